@@ -1,0 +1,142 @@
+"""What a plugin registers: one small record per kind of extension, and the decorators that make them.
+
+A record is data: name, one-line title, source, what it needs. ``dqas list`` prints it; nothing is discovered by failing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SIGNALS = frozenset({"features", "logits", "gradients", "images"})
+"""Signals a selector may need. ``logits`` brings probabilities and losses, ``gradients`` needs features and logits."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Common part of everything registered.
+
+    Attributes:
+        name: what people type; lower case, words joined by hyphens.
+        function: the implementation.
+        title: one line for ``dqas list``.
+        source: paper or repository it follows.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    title: str = ""
+    source: str = ""
+
+    @property
+    def options(self) -> dict[str, inspect.Parameter]:
+        """Keyword-only parameters of the function: the options a user may set, with their defaults."""
+        parameters = inspect.signature(self.function).parameters
+        return {name: one for name, one in parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Selector(Entry):
+    """A selection rule: ``f(view, budget, rng, *, option=…) -> positions``, best first (see ``dqas_register_selectors``).
+
+    Attributes:
+        family: geometry, uncertainty, gradient, submodular … groups the rows of tables.
+        needs: the signals read, a subset of :data:`SIGNALS`; nothing else is computed.
+        nested: the choice of k samples is the first k of the choice of more. If false it is asked again per class count.
+        variants: short names for option settings: ``graphcut:eq7`` means ``objective="eq7"``.
+    """
+
+    family: str = "other"
+    needs: frozenset[str] = frozenset()
+    nested: bool = True
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Allocator(Entry):
+    """A rule for class counts: ``f(problem, *, option=…) -> Allocation`` (see ``dqas_register_allocators``).
+
+    Attributes:
+        trains: whether it calls ``problem.evaluate`` (and so costs proxy trainings).
+    """
+
+    trains: bool = True
+
+
+@dataclass(frozen=True)
+class Refiner(Entry):
+    """A rule for the last samples whatever their class: ``f(signals, selected, budget, rng, *, option=…) -> indices``."""
+
+    needs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class DatasetLoader(Entry):
+    """A dataset: ``f(root, *, option=…) -> DatasetSplits``; with ``takes_path`` it is named ``name:PATH`` and gets ``PATH``."""
+
+    takes_path: bool = False
+
+
+@dataclass(frozen=True)
+class Model(Entry):
+    """A network: ``f(image_shape, num_classes) -> Network``; with ``takes_name`` it is named ``name:REST`` and gets ``REST`` first."""
+
+    takes_name: bool = False
+
+
+@dataclass(frozen=True)
+class Importer(Entry):
+    """A reader of other people's results: ``f(path) -> Ranking | Selection | DatasetSplits``."""
+
+
+@dataclass(frozen=True)
+class Executor(Entry):
+    """A way to run many independent calls: ``f(jobs) -> context manager`` whose value has ``run(function, tasks)``."""
+
+
+def selector(
+    name: str,
+    *,
+    title: str = "",
+    family: str = "other",
+    needs: Iterable[str] = (),
+    source: str = "",
+    nested: bool = True,
+    variants: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Callable[[Callable[..., Any]], Selector]:
+    """Make a selector of a function ``f(view, budget, rng)``; the result still works as that function."""
+    unknown = set(needs) - SIGNALS
+    if unknown:
+        raise ValueError(f"selector '{name}' needs unknown signals {sorted(unknown)}; choose from {sorted(SIGNALS)}")
+
+    def make(function: Callable[..., Any]) -> Selector:
+        return Selector(name, function, title or name, source, family, frozenset(needs), nested, dict(variants or {}))
+
+    return make
+
+
+def allocator(
+    name: str, *, title: str = "", source: str = "", trains: bool = True
+) -> Callable[[Callable[..., Any]], Allocator]:
+    """Make an allocator of a function ``f(problem) -> Allocation``."""
+
+    def make(function: Callable[..., Any]) -> Allocator:
+        return Allocator(name, function, title or name, source, trains)
+
+    return make
+
+
+def refiner(
+    name: str, *, title: str = "", source: str = "", needs: Iterable[str] = ()
+) -> Callable[[Callable[..., Any]], Refiner]:
+    """Make a refiner of a function ``f(signals, selected, budget, rng) -> dataset indices to add``."""
+
+    def make(function: Callable[..., Any]) -> Refiner:
+        return Refiner(name, function, title or name, source, frozenset(needs))
+
+    return make

@@ -1,0 +1,220 @@
+"""``parquet:PATH``: a file or a folder in the column layout of the Hugging Face hub.
+
+The image column is a struct ``{bytes, path}`` of which the bytes are read; the label column is an integer. Class names come
+from the ``huggingface`` entry of the schema's metadata (``info.features.<label>.names``) if there is one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dqas_plugin.data import DatasetSplits, IntArray
+from dqas_plugin.datasets.cache import cached_splits
+from dqas_plugin.datasets.decode import BATCH, Encoded, EncodedImages
+from dqas_plugin.datasets.files import content_key, dataset_name
+from dqas_plugin.datasets.folder import TEST_NAMES
+from dqas_plugin.datasets.splits import check_size, require_every_class, stratified_test_mask
+from dqas_plugin.errors import UserError
+
+_IMAGE_NAMES = ("image", "img")
+_LABEL_NAMES = ("label", "labels", "fine_label")
+_SPLIT_NAME = re.compile(r"(train|test|validation|valid|val)(?![a-z])", re.IGNORECASE)
+
+
+def load(
+    path: str, *, size: int | None = None, test_share: float = 0.2, seed: int = 0, mirror: bool = True
+) -> DatasetSplits:
+    """Images and labels of parquet files; decoded once into the cache (key: all bytes of the files, and these options).
+
+    In a folder, the split of a file is the beginning of its name (``train-00000-of-00001.parquet``), else the name of the
+    folder it lies in (``train/0000.parquet``); ``test`` is preferred to ``val``, ``valid`` and ``validation``. A single
+    file, or files without a test split, are split by seed. Rows are counted from 0 in messages.
+
+    Args:
+        path: a parquet file, or a folder with some (at any depth).
+        size: resize every image to ``size x size`` (bilinear, antialiased); None demands one size.
+        test_share: part of each class that is kept for testing if there is no test split.
+        seed: of that split.
+        mirror: whether a mirrored image still belongs to its class.
+
+    Raises:
+        UserError: nothing there, not parquet, missing columns, bad labels, a damaged image (file and row are named).
+    """
+    given = Path(path).expanduser()
+    train, test, notes = _find(given)
+    name = dataset_name(given)
+    check_size(size, name)
+    roles = [("train", one) for one in train] + [("test", one) for one in test]
+    options = {"size": size} if test else {"size": size, "test_share": test_share, "seed": seed}
+    key = content_key("parquet", roles, options)
+
+    def source() -> EncodedImages:
+        tables = [_Table.open(file) for _, file in roles]
+        labels = np.concatenate([one.labels for one in tables])
+        classes = _classes(name, tables, labels)
+        if test:
+            in_test = np.repeat([role == "test" for role, _ in roles], [len(one.labels) for one in tables])
+            require_every_class(labels[~in_test], classes, f"{name}/train")
+            require_every_class(labels[in_test], classes, f"{name}/test")
+        else:
+            require_every_class(labels, classes, name)
+            in_test = stratified_test_mask(labels, classes, test_share, seed, name)
+        return EncodedImages(classes, labels, in_test, lambda: _batches(tables), notes)
+
+    return cached_splits(name, key, source, size=size, mirror=mirror)
+
+
+def _find(path: Path) -> tuple[list[Path], list[Path], tuple[str, ...]]:
+    """Training files, test files and notes; a path without a test split gives no test files."""
+    if path.is_file():
+        return [path], [], ("a single file: every class was split by seed",)
+    if not path.is_dir():
+        raise UserError(f"parquet: {path} does not exist; name a parquet file or a folder that holds some")
+    files = sorted(one for one in path.rglob("*.parquet") if one.is_file())
+    if not files:
+        raise UserError(f"parquet: {path} holds no .parquet files; name a file or a folder that does")
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        by_split.setdefault(_split_of(file, path), []).append(file)
+    if set(by_split) == {""}:
+        return files, [], ("no splits in the file names: every class was split by seed",)
+    if "train" not in by_split:
+        raise UserError(f"parquet: {path} has no file whose name begins with 'train'; rename the training files so")
+    test_split = next((one for one in TEST_NAMES if one in by_split), None)
+    unused = sorted(file.name for split, some in by_split.items() if split not in ("train", test_split) for file in some)
+    notes = [f"{len(unused)} files were not used ({unused[0]} …)"] if unused else []
+    if test_split is None:
+        notes.append("no test split: every class was split by seed")
+    return by_split["train"], by_split[test_split] if test_split else [], tuple(notes)
+
+
+def _split_of(file: Path, root: Path) -> str:
+    inside = file.relative_to(root).parts
+    for part in (file.name, *reversed(inside[:-1])):
+        if match := _SPLIT_NAME.match(part):
+            return match[1].lower()
+    return ""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One parquet file: its image column, its labels int64 ``[rows]``, and its class names if it has any."""
+
+    path: Path
+    image: str
+    labels: IntArray
+    names: tuple[str, ...] | None
+
+    @staticmethod
+    def open(path: Path) -> _Table:
+        with _reading(path):
+            file = pq.ParquetFile(path)
+            schema = file.schema_arrow
+        image, label = _image_column(schema, path), _label_column(schema, path)
+        with _reading(path):
+            column = file.read(columns=[label]).column(0)
+        return _Table(path, image, _labels(column, label, path), _class_names(schema, label))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not a readable parquet file ({reason}): download it again or remove it") from error
+
+
+def _image_column(schema: pa.Schema, path: Path) -> str:
+    structs = [one.name for one in schema if _holds_images(one.type)]
+    for name in (*_IMAGE_NAMES, *(structs if len(structs) == 1 else ())):
+        if name in structs:
+            return str(name)
+    raise UserError(
+        f"{path} has no image column: one of {', '.join(schema.names)} must be a struct of bytes and path, named image or img"
+    )
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+        return False
+    inner = kind.field("bytes").type
+    return bool(pa.types.is_binary(inner) or pa.types.is_large_binary(inner))
+
+
+def _label_column(schema: pa.Schema, path: Path) -> str:
+    name = next((one for one in _LABEL_NAMES if one in schema.names), None)
+    if name is None:
+        raise UserError(f"{path} has no label column: one of {', '.join(schema.names)} must be named {' or '.join(_LABEL_NAMES)}")
+    if not pa.types.is_integer(schema.field(name).type):
+        raise UserError(f"{path}: column '{name}' is {schema.field(name).type}, but labels must be integers counted from 0")
+    return name
+
+
+def _labels(column: pa.ChunkedArray, name: str, path: Path) -> IntArray:
+    if len(column) == 0:
+        raise UserError(f"{path} has no rows: remove the file or add images to it")
+    if column.null_count:
+        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+        raise UserError(f"{path} row {row} has no label (column '{name}' is null there): label it or remove the row")
+    labels: IntArray = column.to_numpy().astype(np.int64)  # a uint64 beyond int64 turns negative and is refused with the rest
+    if labels.min() < 0:
+        row = int(np.flatnonzero(labels < 0)[0])
+        raise UserError(f"{path} row {row} has the label {column[row]}: labels must be 0 or more; remove unlabelled rows")
+    return labels
+
+
+def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
+    try:
+        names = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError):  # no such entry, or one of another shape: names are optional
+        return None
+    return tuple(names) if isinstance(names, list) and all(isinstance(one, str) for one in names) else None
+
+
+def _classes(name: str, tables: Sequence[_Table], labels: IntArray) -> tuple[str, ...]:
+    named = {one.names: one.path for one in tables if one.names}
+    if len(named) > 1:
+        first, second = list(named.values())[:2]
+        raise UserError(f"{first} and {second} name different classes: load them apart, or give them the same class names")
+    highest = int(labels.max())
+    for names in named:
+        if names is not None and highest >= len(names):
+            raise UserError(f"{name}: label {highest} has no name; the files name {len(names)} classes: mend the labels or names")
+        if names is not None:
+            return names
+    if highest >= len(labels):  # also keeps a label like 10**12 from making as many names
+        raise UserError(f"{name}: the highest label is {highest} but there are only {len(labels)} images: count labels from 0")
+    return tuple(str(one) for one in range(highest + 1))
+
+
+def _batches(tables: Sequence[_Table]) -> Iterator[list[Encoded]]:
+    """The encoded images of all files; one row group of one file is in memory at a time."""
+    for table in tables:
+        row = 0
+        with _reading(table.path):
+            reader = pq.ParquetFile(table.path, pre_buffer=False).iter_batches(BATCH, columns=[f"{table.image}.bytes"])
+        while True:
+            with _reading(table.path):
+                batch = next(reader, None)
+                if batch is None:
+                    break
+                contents = batch.column(0).flatten()[0].to_pylist()  # flatten: a null struct gives null bytes
+            yield [_encoded(table.path, row + offset, one) for offset, one in enumerate(contents)]
+            row += len(contents)
+
+
+def _encoded(path: Path, row: int, content: bytes | None) -> Encoded:
+    where = f"{path} row {row}"
+    if content is None:
+        raise UserError(f"{where} has no image bytes: embed the image in the file or remove the row")
+    return Encoded(where, content)

@@ -1,0 +1,27 @@
+"""Errors that are meant for people: one sentence that names the thing and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DqasError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class UserError(DqasError):
+    """A mistake the user can mend. The command line prints it on one line and exits with status 2."""
+
+
+class PluginError(DqasError):
+    """A plugin broke its contract; the message names the plugin and what it did."""
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
+    """An error that answers a wrong name with the nearest valid ones (or, failing that, with all of them)."""
+    choices = sorted(valid)
+    near = difflib.get_close_matches(name.lower(), choices, n=3, cutoff=0.5)
+    if near:
+        return UserError(f"unknown {kind} '{name}': did you mean {' or '.join(repr(one) for one in near)}?")
+    return UserError(f"unknown {kind} '{name}': choose one of {', '.join(choices) or '(none registered)'}")

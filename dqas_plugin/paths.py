@@ -1,0 +1,41 @@
+"""Where caches live, and how a file is written so that a stop half-way leaves nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dqas_plugin.errors import UserError
+
+
+def cache_folder(*parts: str) -> Path:
+    """``$DQAS_CACHE`` (default ``~/.cache/dqas``) and the parts below it; created if missing."""
+    base = os.environ.get("DQAS_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "dqas")
+    folder = Path(base).expanduser().joinpath(*parts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the cache folder {folder} ({error.strerror}): set DQAS_CACHE to a folder you can write") from error
+    return folder
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): choose a folder you can write") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

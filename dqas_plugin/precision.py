@@ -1,0 +1,155 @@
+"""Where and in what number format a network runs: fp32, or bf16 autocast where that is faster.
+
+Whether bf16 pays on a processor depends on its instructions (AVX512-BF16, AMX) and on the network, so it is measured once with
+a few training steps. The answer is kept in the cache folder: the same machine must always decide the same, or the same seed
+would not give the same result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from dqas_plugin.errors import UserError, unknown_name
+from dqas_plugin.models import Network, Shape
+from dqas_plugin.paths import cache_folder
+
+Build = Callable[[Shape, int], Network]
+
+WORTHWHILE = 1.1
+"""How many times faster than fp32 bf16 must be to be used."""
+
+_PROBE_BATCH = 32
+_PROBE_ROUNDS = 3
+_HOPELESS = 4.0  # emulated bf16 is slower by far: then two steps are enough to know
+
+
+def resolve_device(device: torch.device | str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        UserError: if the name means nothing or this machine has no such device.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        count = torch.cuda.device_count()
+        here = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])
+        raise UserError(f"device '{device}' is not available here: choose one of {here}") from error
+    if found.type == "meta":
+        raise UserError("device 'meta' computes nothing: choose cpu")
+    if found.type == "cuda" and found.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return found
+
+
+def resolve(precision: str, build: Build, image_shape: Shape, device: torch.device | str = "cpu") -> str:
+    """``fp32`` or ``bf16``: what training of this network on this device uses.
+
+    Args:
+        precision: ``fp32`` and ``bf16`` stand as they are; ``auto`` means bf16 on a GPU that has it, and on a CPU what the
+            probe found faster, now or earlier on this machine.
+        build: makes the network.
+        image_shape: (channels, height, width).
+        device: where it will run.
+    """
+    if precision in ("fp32", "bf16"):
+        return precision
+    if precision != "auto":
+        raise unknown_name("precision", precision, ("auto", "fp32", "bf16"))
+    place = resolve_device(device)
+    if place.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    if place.type != "cpu":
+        return "fp32"
+    with torch.random.fork_rng(devices=[]):
+        network = build(image_shape, 10)
+        path = cache_folder("precision") / f"{_machine_and_network(network, image_shape)}.json"
+        return _remembered(path) or _remember(path, _probe(network, image_shape))
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which a network computes in ``precision`` on ``device``."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _machine_and_network(network: nn.Module, image_shape: Shape) -> str:
+    """Digest of everything the answer depends on; the network by its layers, whatever it is called."""
+    described = (_processor(), torch.__version__, torch.get_num_threads(), image_shape, _PROBE_BATCH, WORTHWHILE, repr(network))
+    return hashlib.blake2b(repr(described).encode(), digest_size=12).hexdigest()
+
+
+def _processor() -> str:
+    """Name of the CPU; different instruction sets under one name (virtual machines) are told apart as well."""
+    name = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        lines = information.read_text(errors="replace").split("\n\n", 1)[0].splitlines()
+        name = "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part")))
+    return f"{name} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _remembered(path: Path) -> str | None:
+    """The answer kept in ``path``, or None if there is none that can be used."""
+    try:
+        answer = json.loads(path.read_text())["precision"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return answer if answer in ("fp32", "bf16") else None
+
+
+def _remember(path: Path, ratio: float) -> str:
+    """Keep the answer; if another process was first, its answer stands, so that all of them agree."""
+    answer = {"precision": "bf16" if ratio >= WORTHWHILE else "fp32", "fp32_over_bf16": round(ratio, 3)}
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(answer, file)
+        if _remembered(path) is None:
+            path.unlink(missing_ok=True)  # unreadable
+            try:
+                os.link(temporary, path)  # fails if the file has come into being since
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without hard links
+                temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return _remembered(path) or str(answer["precision"])
+
+
+def _probe(network: Network, image_shape: Shape) -> float:
+    """Time of a training step in fp32 over that in bf16, on the CPU: the best of a few, taken in turn."""
+    network.to(memory_format=torch.channels_last).train()
+    channels, height, width = image_shape
+    pixels = torch.rand(_PROBE_BATCH, height, width, channels).permute(0, 3, 1, 2)
+    labels = torch.arange(_PROBE_BATCH) % network.head.out_features
+    first = [_step_seconds(network, pixels, labels, kind) for kind in ("fp32", "bf16")]
+    if first[1] > _HOPELESS * first[0]:
+        return first[0] / first[1]
+    times = [[_step_seconds(network, pixels, labels, kind) for kind in ("fp32", "bf16")] for _ in range(_PROBE_ROUNDS)]
+    return min(pair[0] for pair in times) / min(pair[1] for pair in times)
+
+
+def _step_seconds(network: Network, pixels: torch.Tensor, labels: torch.Tensor, precision: str) -> float:
+    started = time.perf_counter()
+    with autocast(precision, torch.device("cpu")):
+        logits = network(pixels)
+    functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+    network.zero_grad()
+    return time.perf_counter() - started

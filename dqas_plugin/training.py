@@ -1,0 +1,409 @@
+"""The one training loop of the project, and the one evaluation.
+
+What makes it fast: images stay uint8, are cropped and mirrored once per epoch in whole blocks, and reach the network with
+channels last, in bf16 where that pays. What makes it fair: every method is trained by it, and class frequencies are taken
+out of the loss (``Recipe.prior``), so that uneven class counts are not punished on a balanced test set:
+Ren et al., NeurIPS 2020 (balanced softmax); Menon et al., ICLR 2021 (logit adjustment).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dqas_plugin.augment import draw_shifts, shift
+from dqas_plugin.data import ImageDataset
+from dqas_plugin.errors import DqasError, UserError
+from dqas_plugin.models import Network
+from dqas_plugin.precision import Build, autocast, resolve, resolve_device
+from dqas_plugin.recipes import Recipe
+from dqas_plugin.scores import ClassScores
+from dqas_plugin.seeding import derive, torch_generator
+
+_BLOCK = 8192  # images augmented at once: 25 MB at 32 px
+_REPORTS = 100  # at most so many reports a training, besides the evaluations
+_COMPILE_STEPS = 5000  # compilation takes about a minute, which a shorter training does not win back
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """Where a training stands.
+
+    Attributes:
+        step: optimiser steps made.
+        steps: optimiser steps of the whole training.
+        loss: mean training loss since the last report (of the adjusted logits with ``prior="balanced"``).
+        learning_rate: of the last step.
+        seconds: since the training began, evaluations included.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """What a training gave.
+
+    Attributes:
+        network: the trained network, in evaluation mode, on the device it was trained on.
+        last: scores on the test set after the last step; None without a test set.
+        best: those of the evaluation with the highest class-mean accuracy. It is chosen by test labels, as other projects
+            do: for comparison with their figures only.
+        history: one dict per report: the fields of :class:`EpochReport`, and ``accuracy`` (class mean) where evaluated.
+        seconds: wall time, evaluations included.
+        precision: ``fp32`` or ``bf16``.
+        steps: optimiser steps made.
+        images_per_second: training images per second, evaluations not counted.
+    """
+
+    network: Network
+    last: ClassScores | None
+    best: ClassScores | None
+    history: list[dict[str, Any]]
+    seconds: float
+    precision: str
+    steps: int
+    images_per_second: float
+
+
+def train(
+    build: Build,
+    data: ImageDataset,
+    recipe: Recipe,
+    seed: int,
+    *,
+    device: torch.device | str = "cpu",
+    weights: Tensor | None = None,
+    test: ImageDataset | None = None,
+    evaluations: int = 5,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> TrainingResult:
+    """Train a fresh network. The same arguments give the same network, bit for bit, on the same CPU and thread count.
+
+    (On a GPU the convolutions are deterministic too; a few layers of torch are not.)
+
+    Args:
+        build: ``build(image_shape, num_classes)`` makes the network; its random numbers come from ``seed``.
+        data: the training images.
+        recipe: everything else.
+        seed: of initial weights, order of the images and augmentation.
+        device: ``cpu``, ``cuda:0`` …
+        weights: float ``[N]``, loss weight of each sample; brought to mean 1.
+        test: evaluated along the way and after the last step.
+        evaluations: how many times; the first ones are spread evenly, the last is after the last step.
+        on_epoch: called after every epoch (every few, when they are short) and every evaluation.
+
+    Raises:
+        UserError: for an empty training set, weights that do not fit, a device that is not there.
+        DqasError: if the loss stops being finite.
+    """
+    place = resolve_device(device)
+    steps = recipe.steps(len(data))
+    if evaluations < 1:
+        raise UserError(f"a training is evaluated at least once, not {evaluations} times: set evaluations to 1 or more")
+    precision = resolve(recipe.precision, build, data.image_shape, place)
+    with _own_random_numbers(seed, place), _repeatable(place):
+        network = build(data.image_shape, data.num_classes)
+        network.set_normalisation(*data.channel_statistics)
+        network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        run = _Run(network, data, recipe, seed, place, precision, steps, _sample_weights(weights, len(data)))
+        return run.finish(test, _milestones(steps, evaluations), on_epoch)
+
+
+def evaluate(
+    network: Network, data: ImageDataset, *, device: torch.device | str | None = None, precision: str = "fp32", batch: int = 1000
+) -> ClassScores:
+    """Accuracy and mean negative log-likelihood of the plain logits, per class; NaN for a class without images.
+
+    Args:
+        network: it is moved to ``device`` if one is given.
+        data: labelled images.
+        device: where to compute; default: where the network is.
+        precision: ``fp32`` or ``bf16``.
+        batch: images at a time.
+    """
+    place = _place(network, device)
+    hits, losses = [], []
+    start = 0
+    for _, logits in outputs(network, data, device=place, precision=precision, batch=batch):
+        labels = data.labels[start : start + len(logits)]
+        start += len(logits)
+        hits.append(logits.argmax(dim=1) == labels)
+        losses.append(functional.cross_entropy(logits, labels, reduction="none"))
+    sizes = torch.from_numpy(data.class_sizes).double()
+
+    def class_means(values: list[Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        every = torch.cat([torch.empty(0), *values]).double()
+        return (torch.bincount(data.labels, every, minlength=data.num_classes) / sizes).numpy()
+
+    return ClassScores(accuracy=class_means(hits), loss=class_means(losses))
+
+
+def outputs(
+    network: Network,
+    data: ImageDataset | Tensor,
+    *,
+    device: torch.device | str | None = None,
+    precision: str = "fp32",
+    batch: int = 1000,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features and logits of every image, in order, in chunks: ``([b, d], [b, num_classes])``, float32 on the CPU.
+
+    The network computes in evaluation mode and without gradients (its mode is restored at the end). The head is always
+    applied in fp32, so that ``head(features)`` is exactly the logits.
+
+    Args:
+        network: it is moved to ``device`` if one is given.
+        data: a dataset, or uint8 images ``[N, C, H, W]``.
+        device: where to compute; default: where the network is.
+        precision: ``fp32`` or ``bf16``.
+        batch: images at a time.
+    """
+    place = _place(network, device)
+    images = data.images if isinstance(data, ImageDataset) else data
+    training = network.training
+    network.eval()
+    try:
+        for start in range(0, len(images), batch):
+            with torch.no_grad():
+                pixels = network.normalise(images[start : start + batch].to(place))
+                with autocast(precision, place):
+                    features = network.features(pixels)
+                features = features.float()
+                logits = network.head(features)
+            yield features.cpu(), logits.cpu()
+    finally:
+        network.train(training)
+
+
+def log_prior(labels: Tensor, num_classes: int, weights: Tensor | None = None) -> Tensor:
+    """What ``prior="balanced"`` adds to the logits in training: ``log(n_c * C / n)``, float32 ``[C]``, 0 at even counts.
+
+    The factor C shifts all classes alike and so changes nothing in the loss; it makes even counts give 0 exactly. A class
+    without images counts as half an image: its logit must not be free, since all classes compete at test time.
+
+    Args:
+        labels: int64 ``[N]``.
+        num_classes: C.
+        weights: float ``[N]``; n_c is then the sum of the weights of the class.
+    """
+    counts = torch.bincount(labels, None if weights is None else weights.double(), minlength=num_classes).double()
+    counts = torch.where(counts > 0, counts, 0.5)
+    total = len(labels) if weights is None else weights.double().sum()
+    return (counts * num_classes / total).log().float()
+
+
+@dataclass(eq=False)
+class _Run:
+    """One training in progress."""
+
+    network: Network
+    data: ImageDataset
+    recipe: Recipe
+    seed: int
+    device: torch.device
+    precision: str
+    steps: int
+    weights: Tensor | None
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0  # in training steps, evaluations not counted
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        recipe, parameters = self.recipe, self.network.parameters()
+        self.prior = None
+        if recipe.prior == "balanced":
+            prior = log_prior(self.data.labels, self.data.num_classes, self.weights)
+            self.prior = prior.to(self.device) if prior.any() else None
+        self.optimizer = torch.optim.SGD(
+            parameters,
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov and recipe.momentum > 0,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        compiled = self.device.type == "cuda" and self.steps >= _COMPILE_STEPS
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.network) if compiled else self.network
+
+    def finish(
+        self, test: ImageDataset | None, milestones: set[int], on_epoch: Callable[[EpochReport], None] | None
+    ) -> TrainingResult:
+        """Make all steps, with a report at the end of epochs and an evaluation at ``milestones``."""
+        started = resumed = time.perf_counter()
+        last = best = None
+        losses: list[Tensor] = []
+        self.network.train()
+        for pixels, labels, weights, ends_epoch in self._batches():
+            losses.append(self._update(pixels, labels, weights))
+            evaluated = test is not None and self.step in milestones
+            if not (evaluated or self._reports(ends_epoch)):
+                continue
+            loss = self._checked_loss(losses)
+            losses.clear()
+            self.seconds += time.perf_counter() - resumed
+            if evaluated and test is not None:
+                last = evaluate(self.network, test, precision=self.precision)
+                best = last if best is None or last.mean > best.mean else best
+            report = EpochReport(self.step, self.steps, loss, self._rate(self.step - 1), time.perf_counter() - started)
+            self._report(report, last if evaluated else None, on_epoch)
+            resumed = time.perf_counter()
+        self.network.eval()
+        return TrainingResult(
+            network=self.network,
+            last=last,
+            best=best,
+            history=self.history,
+            seconds=time.perf_counter() - started,
+            precision=self.precision,
+            steps=self.step,
+            images_per_second=self.images / self.seconds,
+        )
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None, bool]]:
+        """Normalised images, labels, weights, and whether an epoch ends: epoch after epoch until the steps are made."""
+        draws = torch_generator(self.seed, "train")
+        count = len(self.data)
+        batches = self.recipe.batches(count)
+        edges = [count * one // batches for one in range(batches + 1)]  # sizes differ by one at most
+        group = max(1, _BLOCK // self.recipe.batch)
+        while True:
+            order = torch.randperm(count, generator=draws)
+            for first in range(0, batches, group):
+                inside = edges[first : first + group + 1]
+                chosen = order[inside[0] : inside[-1]]
+                images, labels, weights = self._block(chosen, draws)
+                for start, stop in pairwise(inside):
+                    part = slice(start - inside[0], stop - inside[0])
+                    weighed = None if weights is None else weights[part]
+                    yield self.network.normalise(images[part]), labels[part], weighed, stop == count
+                    if self.step == self.steps:
+                        return
+
+    def _block(self, chosen: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Augmented uint8 images at ``chosen``, their labels and weights, on the device."""
+        images = self.data.images[chosen].to(self.device)
+        flip = self.recipe.flip and self.data.mirror
+        if self.recipe.crop or flip:
+            _, height, width = self.data.image_shape
+            shifts = draw_shifts(len(chosen), height, width, crop=self.recipe.crop, flip=flip, generator=draws)
+            images = shift(images, shifts)
+        weights = None if self.weights is None else self.weights[chosen].to(self.device)
+        return images, self.data.labels[chosen].to(self.device), weights
+
+    def _update(self, pixels: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """One optimiser step; the loss, still on the device."""
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = self._rate(self.step)
+        with autocast(self.precision, self.device):
+            logits = self.forward(pixels)
+        loss = training_loss(logits.float(), labels, self.prior, weights, self.recipe.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.step += 1
+        self.images += len(labels)
+        return loss.detach()
+
+    def _rate(self, step: int) -> float:
+        return self.recipe.learning_rate(step, self.steps)
+
+    def _reports(self, ends_epoch: bool) -> bool:
+        """Whether this step is reported: the last one, and ends of epochs unless the last report is too recent."""
+        before = self.history[-1]["step"] if self.history else 0
+        return self.step == self.steps or (ends_epoch and (self.step - before) * _REPORTS >= self.steps)
+
+    def _checked_loss(self, losses: list[Tensor]) -> float:
+        """Mean of the losses since the last report; waits for the device."""
+        loss = float(torch.stack(losses).double().mean())
+        if not math.isfinite(loss):
+            raise DqasError(
+                f"training with recipe '{self.recipe.name}' diverged by step {self.step} of {self.steps} (the loss is {loss}): "
+                f"lower its learning rate, {self.recipe.lr:g}"
+            )
+        return loss
+
+    def _report(self, report: EpochReport, scores: ClassScores | None, on_epoch: Callable[[EpochReport], None] | None) -> None:
+        entry: dict[str, Any] = dict(vars(report))
+        if scores is not None:
+            entry["accuracy"] = scores.mean
+        self.history.append(entry)
+        if on_epoch is not None:
+            on_epoch(report)
+
+
+def training_loss(
+    logits: Tensor, labels: Tensor, prior: Tensor | None = None, weights: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean over the batch of ``weights * cross_entropy(logits + prior, labels)``.
+
+    Args:
+        logits: float ``[B, C]``.
+        labels: int64 ``[B]``.
+        prior: float ``[C]``, added to the logits; see :func:`log_prior`.
+        weights: float ``[B]`` of mean 1 over the training set (not over the batch, so that a sample counts alike in all).
+        label_smoothing: share of the target spread over all classes.
+    """
+    adjusted = logits if prior is None else logits + prior
+    losses = functional.cross_entropy(adjusted, labels, reduction="none", label_smoothing=label_smoothing)
+    return losses.mean() if weights is None else (losses * weights).mean()
+
+
+def _sample_weights(weights: Tensor | None, count: int) -> Tensor | None:
+    """Weights of mean 1, float32 ``[N]``."""
+    if weights is None:
+        return None
+    values = torch.as_tensor(weights, dtype=torch.float64)
+    if values.shape != (count,):
+        raise UserError(f"weights must be one number for each of the {count} training images, not {tuple(values.shape)}")
+    if not (values.isfinite().all() and (values >= 0).all() and values.sum() > 0):
+        raise UserError("weights must be finite and at least 0, and not all 0")
+    return (values / values.mean()).float()
+
+
+def _milestones(steps: int, evaluations: int) -> set[int]:
+    """The steps after which the test set is evaluated: evenly spread, the last step among them."""
+    return {max(1, round(steps * one / evaluations)) for one in range(1, evaluations + 1)}
+
+
+def _place(network: Network, device: torch.device | str | None) -> torch.device:
+    """The device the network is on, after moving it there if one is named."""
+    if device is None:
+        return network.head.weight.device
+    place = resolve_device(device)
+    network.to(place)
+    return place
+
+
+@contextmanager
+def _own_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
+    """Initial weights and dropout draw from torch's default generators: seed them, and put them back afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(derive(seed, "weights"))
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(derive(seed, "weights"))
+        yield
+
+
+def _repeatable(device: torch.device) -> AbstractContextManager[object]:
+    """On a GPU: convolution algorithms that give the same bits every time."""
+    if device.type != "cuda":
+        return nullcontext()
+    flags: AbstractContextManager[object] = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    return flags

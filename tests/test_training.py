@@ -1,0 +1,467 @@
+"""The training loop against literal definitions, and the recipes' arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dqas_plugin import precision, training
+from dqas_plugin.data import ImageDataset
+from dqas_plugin.errors import DqasError, UserError
+from dqas_plugin.models import Network, Shape, convnet3_small
+from dqas_plugin.recipes import RECIPES, Recipe, recipe
+from dqas_plugin.scores import ClassScores
+from dqas_plugin.training import EpochReport, TrainingResult, evaluate, log_prior, outputs, train, training_loss
+
+SHORT = Recipe("short", iterations=12, batch=16, lr=0.05, precision="fp32")
+LEARN = Recipe("learn", iterations=60, batch=32, lr=0.05, nesterov=True, warmup=0.1, precision="fp32")
+
+
+def toy(counts: list[int], seed: int = 0, side: int = 8, channels: int = 1) -> ImageDataset:
+    """Noisy copies of one random picture per class (the same pictures for every seed), in mixed order."""
+    pictures = np.random.default_rng(99).integers(40, 216, (len(counts), channels, side, side))
+    draws = np.random.default_rng(seed)
+    labels = draws.permutation(np.repeat(np.arange(len(counts)), counts))
+    images = np.clip(pictures[labels] + draws.normal(0, 45, (len(labels), channels, side, side)), 0, 255)
+    names = tuple(f"class {one}" for one in range(len(counts)))
+    return ImageDataset(torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels), names, "toy", mirror=False)
+
+
+class Linear(Network):
+    """The smallest network: pixels, then the head."""
+
+    def __init__(self, image_shape: Shape, num_classes: int) -> None:
+        super().__init__(image_shape[0], nn.Linear(math.prod(image_shape), num_classes))
+
+    def features(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+class Dropping(Linear):
+    """Draws from torch's default generator at every step."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return functional.dropout(x.flatten(1), 0.3, self.training)
+
+
+def states(result: TrainingResult) -> list[Tensor]:
+    return list(result.network.state_dict().values())
+
+
+def same(first: TrainingResult, second: TrainingResult) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(states(first), states(second), strict=True))
+
+
+# The loop
+
+
+def test_it_learns() -> None:
+    result = train(convnet3_small, toy([30] * 10), LEARN, 0, test=toy([20] * 10, seed=1))
+    assert result.last is not None and result.best is not None
+    assert result.last.mean > 0.9
+    assert result.best.mean >= result.last.mean
+    assert (result.steps, result.precision) == (60, "fp32")
+    assert result.seconds > 0 and result.images_per_second > 0
+    assert not result.network.training
+    assert result.history[-1]["loss"] < result.history[0]["loss"] / 2
+
+
+@pytest.mark.parametrize("build", [convnet3_small, Dropping])
+def test_same_seed_same_bits_whatever_the_global_generator(build: Any) -> None:
+    data = toy([9, 5, 13])
+    first = train(build, data, SHORT, 5)
+    torch.manual_seed(1234)
+    before = torch.get_rng_state()
+    second = train(build, data, SHORT, 5)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same(first, second)
+    assert [one["loss"] for one in first.history] == [one["loss"] for one in second.history]
+    assert not same(first, train(build, data, SHORT, 6))
+
+
+def test_evaluating_changes_nothing() -> None:
+    data = toy([9, 5, 13])
+    assert same(train(convnet3_small, data, SHORT, 0), train(convnet3_small, data, SHORT, 0, test=data, evaluations=7))
+
+
+def test_images_are_left_alone() -> None:
+    data = toy([8, 8])
+    before = data.images.clone()
+    train(Linear, data, SHORT, 0)
+    assert torch.equal(data.images, before)
+
+
+def test_the_loop_is_sgd_on_the_mean_loss() -> None:
+    """Whole-set batches of a linear network, stepped by hand."""
+    data = toy([4, 9, 3])
+    plain = Recipe("plain", epochs=7, lr=0.02, momentum=0.8, weight_decay=0.01, nesterov=True, crop=False, precision="fp32")
+    result = train(Linear, data, plain, 3)
+    start = train(Linear, data, dataclasses.replace(plain, lr=1e-30), 3).network.head
+    mean, std = data.channel_statistics
+    pixels = ((data.images / 255 - mean[:, None, None]) / std[:, None, None]).flatten(1)
+    counts = torch.tensor([4.0, 9.0, 3.0])
+    values = [start.weight.detach().clone().requires_grad_(), start.bias.detach().clone().requires_grad_()]
+    speeds = [torch.zeros_like(one) for one in values]
+    for step in range(7):
+        logits = pixels @ values[0].T + values[1] + (counts / 16).log()
+        loss = functional.cross_entropy(logits, data.labels)
+        rate = 0.02 * (1 + math.cos(math.pi * step / 7)) / 2
+        with torch.no_grad():
+            for value, speed, slope in zip(values, speeds, torch.autograd.grad(loss, values), strict=True):
+                slope = slope + 0.01 * value
+                speed.mul_(0.8).add_(slope)
+                value.sub_(rate * (slope + 0.8 * speed))
+    torch.testing.assert_close(result.network.head.weight.detach(), values[0].detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(result.network.head.bias.detach(), values[1].detach(), rtol=1e-4, atol=1e-5)
+
+
+class Recorder(Linear):
+    """Keeps the first pixel of every training image it is given."""
+
+    seen: list[list[int]]
+
+    def __init__(self, image_shape: Shape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.seen = []
+
+    def features(self, x: Tensor) -> Tensor:
+        first = (x[:, 0, 0, 0] * self.std + self.mean) * 255
+        self.seen.append(first.round().int().tolist())
+        return super().features(x)
+
+
+@pytest.mark.parametrize("crop", [True, False])
+def test_every_image_once_an_epoch_in_even_batches(monkeypatch: pytest.MonkeyPatch, crop: bool) -> None:
+    monkeypatch.setattr(training, "_BLOCK", 64)  # blocks smaller than the data
+    images = torch.arange(150, dtype=torch.uint8).view(150, 1, 1, 1).expand(150, 1, 4, 4).contiguous()
+    data = ImageDataset(images, torch.arange(150) % 2, ("a", "b"), "numbered")
+    once = dataclasses.replace(SHORT, epochs=3, iterations=None, batch=32, crop=crop)
+    network = train(Recorder, data, once, 0).network
+    assert isinstance(network, Recorder)
+    assert [len(one) for one in network.seen] == [30] * 15
+    epochs = [list(chain(*network.seen[5 * one : 5 * one + 5])) for one in range(3)]
+    assert all(sorted(one) == list(range(150)) for one in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] and epochs[0] != list(range(150))
+
+
+def test_mirroring_obeys_dataset_and_recipe() -> None:
+    """Class 1 is the mirrored class 0: nothing can tell them apart once images are mirrored."""
+    pattern = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    pattern[:, :, :4] = 200
+    labels = torch.arange(60) % 2
+    images = torch.where(labels.bool()[:, None, None, None], pattern.flip(2), pattern)
+    data = ImageDataset(images, labels, ("left", "right"), "halves", mirror=False)
+    for mirror, flip, told in ((False, True, True), (True, False, True), (True, True, False)):
+        chosen = dataclasses.replace(LEARN, flip=flip)
+        result = train(convnet3_small, dataclasses.replace(data, mirror=mirror), chosen, 0, test=data)
+        assert result.last is not None
+        loss = result.last.loss.mean()
+        assert loss < 0.1 if told else loss > 0.6  # log 2 = 0.69 is not knowing
+
+
+# Class prior and weights
+
+
+def test_even_counts_make_the_priors_one() -> None:
+    data = toy([10] * 4)
+    empirical = dataclasses.replace(SHORT, prior="empirical")
+    assert same(train(convnet3_small, data, SHORT, 1), train(convnet3_small, data, empirical, 1))
+    uneven = toy([4, 9, 20, 7])
+    assert not same(train(convnet3_small, uneven, SHORT, 1), train(convnet3_small, uneven, empirical, 1))
+
+
+def test_balanced_loss_is_the_formula() -> None:
+    logits = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.3, 2.0]])
+    labels = torch.tensor([0, 0, 2, 0, 1, 0])  # of the training set: 4, 1, 1
+    expected = 0.0
+    for row, label in zip(logits.tolist(), (2, 0), strict=True):
+        scores = [math.exp(value) * count / 6 for value, count in zip(row, (4, 1, 1), strict=True)]
+        expected -= math.log(scores[label] / sum(scores)) / 2
+    assert float(training_loss(logits, torch.tensor([2, 0]), log_prior(labels, 3))) == pytest.approx(expected, rel=1e-6)
+
+
+def test_taking_the_prior_out_helps_the_rare_class() -> None:
+    """Two classes that overlap, 10 to 1: the plain loss prefers the common one, the balanced one neither."""
+    draws = np.random.default_rng(0)
+
+    def overlapping(counts: tuple[int, int]) -> ImageDataset:
+        labels = np.repeat([0, 1], counts)
+        values = draws.normal(110 + 36 * labels, 30).clip(0, 255)
+        images = torch.from_numpy(values.astype(np.uint8)).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
+        return ImageDataset(images, torch.from_numpy(labels), ("common", "rare"), "overlap")
+
+    data, test = overlapping((600, 60)), overlapping((1000, 1000))
+    fit = dataclasses.replace(LEARN, iterations=300, weight_decay=0.0)
+    scores = [train(Linear, data, dataclasses.replace(fit, prior=one), 0, test=test).last for one in ("balanced", "empirical")]
+    balanced, empirical = (one.accuracy for one in scores if one is not None)
+    assert abs(balanced[0] - balanced[1]) < 0.15
+    assert empirical[0] - empirical[1] > 0.4
+
+
+def test_an_absent_class_is_pushed_down_and_finite() -> None:
+    labels = torch.tensor([0, 0, 2, 2])
+    prior = log_prior(labels, 3)
+    torch.testing.assert_close(prior.exp() * 4 / 3, torch.tensor([2.0, 0.5, 2.0]))
+    missing = toy([10, 10, 10]).subset(np.flatnonzero(toy([10, 10, 10]).labels.numpy() != 1))
+    result = train(Linear, missing, dataclasses.replace(SHORT, label_smoothing=0.1), 0, test=missing)
+    assert result.last is not None
+    assert math.isnan(result.last.accuracy[1]) and np.isfinite(result.last.accuracy[[0, 2]]).all()
+
+
+def test_weight_two_is_the_sample_twice() -> None:
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 4, generator=draws)
+    labels = torch.tensor([1, 0, 3])
+    given = torch.tensor([2.0, 1.0, 1.0])
+    weights = training._sample_weights(given, 3)
+    twice = torch.tensor([0, 0, 1, 2])
+    prior = log_prior(labels[twice], 4)
+    torch.testing.assert_close(log_prior(labels[:3], 4, given)[[0, 1, 3]], prior[[0, 1, 3]])
+    torch.testing.assert_close(
+        training_loss(logits, labels, prior, weights, label_smoothing=0.2),
+        training_loss(logits[twice], labels[twice], prior, None, label_smoothing=0.2),
+    )
+
+
+def test_equal_weights_are_no_weights() -> None:
+    data = toy([6, 9, 12])
+    assert same(train(Linear, data, SHORT, 0), train(Linear, data, SHORT, 0, weights=torch.full((27,), 3.0)))
+
+
+def test_weights_follow_their_samples() -> None:
+    """Half of the labels are wrong, and have weight 0."""
+    data = toy([40] * 5)
+    longer = dataclasses.replace(LEARN, iterations=150)
+    wrong = torch.arange(200) % 2 == 0
+    labels = torch.where(wrong, (data.labels + 1) % 5, data.labels)
+    damaged = dataclasses.replace(data, labels=labels)
+    test = toy([20] * 5, seed=1)
+    weighed = train(convnet3_small, damaged, longer, 0, weights=(~wrong).float(), test=test).last
+    plain = train(convnet3_small, damaged, longer, 0, test=test).last
+    assert weighed is not None and plain is not None
+    assert weighed.mean > 0.9 > 0.75 > plain.mean
+
+
+# Reports
+
+
+def test_reports_and_evaluations() -> None:
+    reports: list[EpochReport] = []
+    data = toy([16, 16])  # two batches an epoch, six epochs
+    result = train(Linear, data, SHORT, 0, test=data, evaluations=3, on_epoch=reports.append)
+    assert [one.step for one in reports] == [2, 4, 6, 8, 10, 12]
+    assert [one.steps for one in reports] == [12] * 6
+    assert [one["step"] for one in result.history if "accuracy" in one] == [4, 8, 12]
+    assert reports[-1].learning_rate == pytest.approx(SHORT.learning_rate(11, 12))
+    assert all(one.seconds <= two.seconds for one, two in pairwise(reports))
+    assert result.last is not None
+    assert result.history[-1]["accuracy"] == result.last.mean
+    assert json.loads(json.dumps(result.history)) == result.history
+
+
+def test_tiny_epochs_are_reported_together() -> None:
+    reports: list[EpochReport] = []
+    train(Linear, toy([2, 2]), dataclasses.replace(SHORT, iterations=450), 0, on_epoch=reports.append)
+    assert len(reports) == 90 and reports[-1].step == 450
+
+
+def test_best_is_the_highest_of_the_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted = iter([0.3, 0.8, 0.5])
+
+    def pretend(*_: object, **__: object) -> ClassScores:
+        return ClassScores(np.full(2, next(scripted)), np.zeros(2))
+
+    monkeypatch.setattr(training, "evaluate", pretend)
+    result = train(Linear, toy([8, 8]), SHORT, 0, test=toy([2, 2]), evaluations=3)
+    assert result.last is not None and result.best is not None
+    assert (result.last.mean, result.best.mean) == (0.5, 0.8)
+
+
+# Evaluation
+
+
+def test_evaluate_is_one_image_at_a_time() -> None:
+    data = toy([7, 3, 12], side=9)
+    network = train(convnet3_small, data, SHORT, 0).network
+    hits: list[list[float]] = [[], [], []]
+    losses: list[list[float]] = [[], [], []]
+    for image, label in zip(data.images, data.labels.tolist(), strict=True):
+        with torch.no_grad():
+            logits = network((image[None] / 255 - network.mean[:, None, None]) / network.std[:, None, None])[0]
+        hits[label].append(float(int(logits.argmax()) == label))
+        losses[label].append(-float(logits.log_softmax(0)[label]))
+    network.train()
+    scores = evaluate(network, data, batch=5)
+    assert network.training
+    assert scores.accuracy == pytest.approx([np.mean(one) for one in hits])
+    assert scores.loss == pytest.approx([np.mean(one) for one in losses], rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+def test_outputs(kind: str) -> None:
+    data = toy([20, 30], channels=3)
+    network = train(convnet3_small, data, SHORT, 0).network
+    chunks = list(outputs(network, data, precision=kind, batch=16))
+    assert [len(features) for features, _ in chunks] == [16, 16, 16, 2]
+    features, logits = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    assert features.dtype == logits.dtype == torch.float32
+    assert not features.requires_grad and not logits.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(network.head(features), logits)
+        exact = network(network.normalise(data.images))
+    torch.testing.assert_close(logits, exact, rtol=0.05, atol=0.05 if kind == "bf16" else 1e-4)
+    again = torch.cat([logits for _, logits in outputs(network, data.images, precision=kind, batch=16)])
+    assert torch.equal(again, logits)
+
+
+# Errors
+
+
+def test_divergence_names_recipe_and_step() -> None:
+    wild = dataclasses.replace(SHORT, name="wild", lr=1e30)
+    with pytest.raises(DqasError, match=r"recipe 'wild' diverged by step \d+ of 12 .*lower its learning rate"):
+        train(Linear, toy([10, 10]), wild, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda:99"}, "device 'cuda:99' is not available here: choose one of cpu"),
+        ({"device": "toaster"}, "device 'toaster' is not available here"),
+        ({"device": "meta"}, "computes nothing"),
+        ({"weights": torch.ones(3)}, "one number for each of the 20"),
+        ({"weights": torch.full((20,), math.nan)}, "finite"),
+        ({"weights": torch.zeros(20)}, "not all 0"),
+        ({"evaluations": 0}, "set evaluations"),
+    ],
+)
+def test_mistakes(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        train(Linear, toy([10, 10]), SHORT, 0, **options)
+
+
+def test_nothing_to_train_on() -> None:
+    with pytest.raises(UserError, match="0 images"):
+        train(Linear, toy([10, 10]).subset([]), SHORT, 0)
+
+
+# Recipes
+
+
+def test_paper_recipe() -> None:
+    paper = recipe("paper")
+    assert (paper.epochs, paper.lr, paper.momentum, paper.weight_decay, paper.batch) == (200, 0.1, 0.9, 5e-4, 128)
+    assert paper.crop and paper.flip and paper.schedule == "cosine" and paper.prior == "balanced"
+    assert paper.steps(50_000) == 200 * 391
+    assert paper.steps(100) == 200
+
+
+def test_steps() -> None:
+    assert Recipe("r", epochs=3, batch=10).steps(31) == 12
+    assert Recipe("r", epochs=3, batch=10).steps(30) == 9
+    assert Recipe("r", iterations=50).steps(10**6) == 50
+    assert recipe("paper").for_proxy().steps(1280) == 100
+    assert recipe("quick").for_proxy().iterations is None
+
+
+def test_cosine_with_warm_up() -> None:
+    plain = Recipe("r", iterations=100, lr=0.2)
+    assert plain.learning_rate(0, 100) == 0.2
+    assert plain.learning_rate(50, 100) == pytest.approx(0.1)
+    assert plain.learning_rate(100, 100) == pytest.approx(0.0)
+    warm = Recipe("r", iterations=100, lr=0.2, warmup=0.1)
+    rates = [warm.learning_rate(step, 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2 / 11)
+    assert np.diff(rates[:11]) == pytest.approx(0.2 / 11)
+    assert rates[10] == max(rates) == 0.2
+    assert (np.diff(rates[10:]) < 0).all() and rates[100] == pytest.approx(0.0)
+
+
+def test_changing_a_recipe_shows_in_its_name() -> None:
+    paper = recipe("paper")
+    assert paper.with_(epochs=20).name == "paper[epochs=20]"
+    assert paper.with_(epochs=20).with_(lr=0.2).name == "paper[epochs=20,lr=0.2]"
+    assert paper.with_(epochs=20).with_(epochs=200) == paper
+    assert paper.with_(epochs=20, name="mine").name == "mine"
+    changed = paper.with_(iterations=500)
+    assert (changed.iterations, changed.epochs, changed.name) == (500, None, "paper[iterations=500]")
+    assert recipe("quick").with_(epochs=2).iterations is None
+    assert recipe(changed) is changed
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipes_survive_json(name: str) -> None:
+    assert Recipe(**json.loads(json.dumps(RECIPES[name].as_dict()))) == RECIPES[name]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 3, "iterations": 4}, "exactly one of epochs and iterations"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1"),
+        ({"batch": 1.5}, "batch must be a whole number"),
+        ({"lr": math.nan}, "lr must be above 0"),
+        ({"warmup": 1.0}, "warmup must be at least 0 and below 1"),
+        ({"prior": "balnced"}, "unknown prior 'balnced': did you mean 'balanced'"),
+        ({"epoch": 3}, "unknown recipe option 'epoch': did you mean 'epochs'"),
+    ],
+)
+def test_recipe_mistakes(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        recipe("paper").with_(**changes)
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(UserError, match="unknown recipe 'papr': did you mean 'paper'"):
+        recipe("papr")
+
+
+# Precision
+
+
+@pytest.mark.parametrize(("ratio", "decision"), [(1.3, "bf16"), (1.05, "fp32"), (0.1, "fp32")])
+def test_the_probe_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ratio: float, decision: str) -> None:
+    monkeypatch.setenv("DQAS_CACHE", str(tmp_path))
+    answers = iter([ratio, 9.0 if decision == "fp32" else 0.0])  # the second is never asked for
+    monkeypatch.setattr(precision, "_probe", lambda *_: next(answers))
+    assert precision.resolve("auto", Linear, (1, 8, 8)) == decision
+    assert precision.resolve("auto", Linear, (1, 8, 8)) == decision
+    assert len(list(tmp_path.rglob("*"))) == 2  # the folder and one file
+    assert precision.resolve("auto", convnet3_small, (1, 8, 8)) != decision  # another network is another question
+
+
+def test_the_first_answer_stands_and_junk_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "answer.json"
+    assert precision._remember(path, 2.0) == "bf16"
+    assert precision._remember(path, 0.5) == "bf16"
+    path.write_text('{"precis')
+    assert precision._remember(path, 0.5) == "fp32"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_real_probe_and_explicit_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DQAS_CACHE", str(tmp_path))
+    state = torch.get_rng_state()
+    assert precision.resolve("auto", Linear, (1, 8, 8)) in ("fp32", "bf16")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert precision.resolve("bf16", Linear, (1, 8, 8)) == "bf16"
+    with pytest.raises(UserError, match="unknown precision 'bf61'"):
+        precision.resolve("bf61", Linear, (1, 8, 8))
+
+
+def test_training_in_bf16_learns_too() -> None:
+    data = toy([30] * 5)
+    half = train(convnet3_small, data, dataclasses.replace(LEARN, precision="bf16"), 0, test=toy([20] * 5, seed=1))
+    assert half.precision == "bf16"
+    assert half.last is not None and half.last.mean > 0.9
+    assert all(one.dtype in (torch.float32, torch.int64) for one in states(half))
