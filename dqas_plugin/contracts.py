@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 SIGNALS = frozenset({"features", "logits", "gradients", "images"})
 """Signals a selector may need. ``logits`` brings probabilities and losses, ``gradients`` needs features and logits."""
@@ -37,6 +37,7 @@ class Entry:
         return {name: one for name, one in parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function: what is registered still works as what it was."""
         return self.function(*args, **kwargs)
 
 
@@ -57,15 +58,24 @@ class Selector(Entry):
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
+class Weighted(NamedTuple):
+    """What a selector returns instead of positions alone if its choice comes with loss weights."""
+
+    positions: Any
+    weights: Any
+
+
 @dataclass(frozen=True)
 class Allocator(Entry):
     """A rule for class counts: ``f(problem, *, option=…) -> Allocation`` (see ``dqas_register_allocators``).
 
     Attributes:
         trains: whether it calls ``problem.evaluate`` (and so costs proxy trainings).
+        evaluations: how many such calls at most, ``f(num_classes, **options set)``; None where nobody can say.
     """
 
     trains: bool = True
+    evaluations: Callable[..., int] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,11 @@ class DatasetLoader(Entry):
 
 @dataclass(frozen=True)
 class Model(Entry):
-    """A network: ``f(image_shape, num_classes) -> Network``; with ``takes_name`` it is named ``name:REST`` and gets ``REST`` first."""
+    """A network: ``f(image_shape, num_classes) -> Network``.
+
+    Attributes:
+        takes_name: it is named ``name:REST`` and its function gets ``REST`` first.
+    """
 
     takes_name: bool = False
 
@@ -121,12 +135,12 @@ def selector(
 
 
 def allocator(
-    name: str, *, title: str = "", source: str = "", trains: bool = True
+    name: str, *, title: str = "", source: str = "", trains: bool = True, evaluations: Callable[..., int] | None = None
 ) -> Callable[[Callable[..., Any]], Allocator]:
     """Make an allocator of a function ``f(problem) -> Allocation``."""
 
     def make(function: Callable[..., Any]) -> Allocator:
-        return Allocator(name, function, title or name, source, trains)
+        return Allocator(name, function, title or name, source, trains, evaluations)
 
     return make
 

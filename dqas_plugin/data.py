@@ -19,6 +19,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _CHUNK = 4096
 _STATISTICS_SAMPLE = 10_000
+_STATISTICS_CHUNK = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +46,14 @@ class ImageDataset:
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise UserError(f"{self.name}: images must be uint8 [N, C, H, W], not {self.images.dtype} {tuple(self.images.shape)}")
+            raise UserError(
+                f"{self.name}: images must be uint8 [N, C, H, W], not {self.images.dtype} {tuple(self.images.shape)}"
+            )
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise UserError(f"{self.name}: labels must be int64 [{len(self.images)}], not {self.labels.dtype} {tuple(self.labels.shape)}")
-        if len(self.labels) and not (0 <= int(self.labels.min()) and int(self.labels.max()) < len(self.classes)):
+            raise UserError(
+                f"{self.name}: labels must be int64 [{len(self.images)}], not {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+        if len(self.labels) and (int(self.labels.min()) < 0 or int(self.labels.max()) >= len(self.classes)):
             raise UserError(f"{self.name}: labels lie outside 0..{len(self.classes) - 1}, the {len(self.classes)} classes")
 
     def __len__(self) -> int:
@@ -56,6 +61,7 @@ class ImageDataset:
 
     @property
     def num_classes(self) -> int:
+        """C, the number of classes, those without images among them."""
         return len(self.classes)
 
     @property
@@ -77,10 +83,18 @@ class ImageDataset:
     @cached_property
     def channel_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel, float32 ``[C]`` in 0..1, over at most 10,000 evenly spaced images."""
-        step = max(1, len(self) // _STATISTICS_SAMPLE)
-        sample = self.images[::step].to(torch.float32).div_(255.0)
-        deviation = sample.std(dim=(0, 2, 3), correction=0)
-        return sample.mean(dim=(0, 2, 3)), deviation.clamp_min(1e-3)
+        sample = self.images[:: max(1, -(-len(self) // _STATISTICS_SAMPLE))]
+        # Whole numbers, in chunks: exact, and a sample of large images is never held as floats.
+        total = torch.zeros(self.images.shape[1], dtype=torch.int64)
+        squares = torch.zeros_like(total)
+        for start in range(0, len(sample), _STATISTICS_CHUNK):
+            pixels = sample[start : start + _STATISTICS_CHUNK].to(torch.int32)
+            total += pixels.sum(dim=(0, 2, 3))
+            squares += pixels.square_().sum(dim=(0, 2, 3))
+        count = max(1, sample[:, 0].numel())
+        mean = total.double() / count
+        deviation = (squares.double() / count - mean.square()).clamp_min(0).sqrt()
+        return mean.div(255).float(), deviation.div(255).clamp_min(1e-3).float()
 
     def subset(self, indices: npt.ArrayLike | Tensor, name: str | None = None) -> ImageDataset:
         """The images at ``indices`` (copied) with the same classes; the digest is that of the subset."""
@@ -108,7 +122,9 @@ class DatasetSplits:
 
     def __post_init__(self) -> None:
         if self.train.classes != self.test.classes:
-            raise UserError(f"{self.train.name} and {self.test.name} have different classes; both splits must name the same ones")
+            raise UserError(
+                f"{self.train.name} and {self.test.name} have different classes; both splits must name the same ones"
+            )
         if self.train.image_shape != self.test.image_shape:
             raise UserError(
                 f"{self.train.name} has images of {self.train.image_shape} and {self.test.name} of {self.test.image_shape}; "

@@ -20,8 +20,13 @@ class PluginError(DqasError):
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
     """An error that answers a wrong name with the nearest valid ones (or, failing that, with all of them)."""
+    return UserError(f"unknown {kind} '{name}': {nearest(name, valid)}")
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The end of such an error: ``did you mean 'graphcut'?``, or all valid names if none is near."""
     choices = sorted(valid)
     near = difflib.get_close_matches(name.lower(), choices, n=3, cutoff=0.5)
     if near:
-        return UserError(f"unknown {kind} '{name}': did you mean {' or '.join(repr(one) for one in near)}?")
-    return UserError(f"unknown {kind} '{name}': choose one of {', '.join(choices) or '(none registered)'}")
+        return f"did you mean {' or '.join(repr(one) for one in near)}?"
+    return f"choose one of {', '.join(choices) or '(none registered)'}"

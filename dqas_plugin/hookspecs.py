@@ -29,7 +29,8 @@ def dqas_register_selectors(register: Callable[..., None]) -> None:
     """Add selection methods. Called once, after all plugins are loaded.
 
     :param register: ``register(selector)`` with what ``@selector(...)`` made. Its function gets one class at a time:
-        ``(view, budget, rng)`` and returns positions ``0..n-1`` in the class, best first, at least ``budget`` of them, no repeats.
+        ``(view, budget, rng)`` and returns positions ``0..n-1`` in the class, best first, at least ``budget`` of them and
+        no repeats.
     """
 
 
@@ -125,7 +126,7 @@ def dqas_cell_finished(cell: Cell, result: dict[str, Any]) -> None:
 
 @hookspec(firstresult=True)
 def dqas_select(request: SelectionRequest) -> Selection | None:
-    """Make a selection: rank, allocate, refine. The built-in implementation runs last; the first result that is not None counts.
+    """Make a selection: rank, allocate, refine. The built-in implementation runs last; the first result but None counts.
 
     Wrap it with ``@hookimpl(wrapper=True)`` to change the request's candidates or to look at the result.
 

@@ -83,6 +83,7 @@ class ConvNet(Network):
         image_shape: Shape,
         num_classes: int,
         widths: tuple[int, ...],
+        *,
         normalisation: Callable[[int], nn.Module],
         pooling: Callable[[int], nn.Module],
         average: bool,
@@ -103,6 +104,7 @@ class ConvNet(Network):
         self.body = nn.Sequential(*layers, nn.Flatten())
 
     def features(self, x: Tensor) -> Tensor:
+        """The last map, averaged or flattened."""
         result: Tensor = self.body(x)
         return result
 
@@ -120,6 +122,7 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Every channel of every image brought to mean 0 and variance 1 over its pixels, then scaled and shifted."""
         if x.device.type != "cpu":
             return functional.group_norm(x, len(self.weight), self.weight, self.bias, _EPSILON)
         result: Tensor = _InstanceNormOnCPU.apply(x, self.weight, self.bias)
@@ -170,6 +173,7 @@ class ResidualNetwork(Network):
         self.body = body
 
     def features(self, x: Tensor) -> Tensor:
+        """The last map, averaged over its pixels."""
         result: Tensor = self.body(x)
         return result
 
@@ -182,18 +186,21 @@ class TimmNetwork(Network):
         self.body = body
 
     def features(self, x: Tensor) -> Tensor:
+        """What timm calls the pre-logits."""
         result: Tensor = self.body.forward_head(self.body.forward_features(x), pre_logits=True)
         return result
 
 
 def convnet3(image_shape: Shape, num_classes: int) -> Network:
     """ConvNet-3 with 128 filters and instance normalisation; the features are the flattened last map (2,048 at 32 px)."""
-    return ConvNet(image_shape, num_classes, (128, 128, 128), InstanceNorm, nn.AvgPool2d, average=False)
+    widths = (128, 128, 128)
+    return ConvNet(image_shape, num_classes, widths, normalisation=InstanceNorm, pooling=nn.AvgPool2d, average=False)
 
 
 def convnet3_small(image_shape: Shape, num_classes: int) -> Network:
     """Three blocks of 32, 64 and 128 filters with batch normalisation and max pooling, averaged to 128 features."""
-    return ConvNet(image_shape, num_classes, (32, 64, 128), nn.BatchNorm2d, nn.MaxPool2d, average=True)
+    widths = (32, 64, 128)
+    return ConvNet(image_shape, num_classes, widths, normalisation=nn.BatchNorm2d, pooling=nn.MaxPool2d, average=True)
 
 
 def resnet18(image_shape: Shape, num_classes: int) -> Network:

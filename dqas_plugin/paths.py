@@ -18,7 +18,9 @@ def cache_folder(*parts: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write the cache folder {folder} ({error.strerror}): set DQAS_CACHE to a folder you can write") from error
+        raise UserError(
+            f"cannot write the cache folder {folder} ({error.strerror}): set DQAS_CACHE to a folder you can write"
+        ) from error
     return folder
 
 

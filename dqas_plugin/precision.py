@@ -1,8 +1,8 @@
 """Where and in what number format a network runs: fp32, or bf16 autocast where that is faster.
 
 Whether bf16 pays on a processor depends on its instructions (AVX512-BF16, AMX) and on the network, so it is measured once with
-a few training steps. The answer is kept in the cache folder: the same machine must always decide the same, or the same seed
-would not give the same result.
+a few training steps: on one thread and in processor time, so that other programs do not decide it. The answer is kept in the
+cache folder: the same machine must always decide the same, or the same seed would not give the same result.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -31,7 +31,8 @@ WORTHWHILE = 1.1
 """How many times faster than fp32 bf16 must be to be used."""
 
 _PROBE_BATCH = 32
-_PROBE_ROUNDS = 3
+_PROBE_SECONDS = 0.3  # many rounds of a step of a millisecond, one of a step of a second
+_FINE_CLOCK = time.get_clock_info("thread_time").resolution < 1e-4  # not on Windows
 _HOPELESS = 4.0  # emulated bf16 is slower by far: then two steps are enough to know
 
 
@@ -89,7 +90,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 def _machine_and_network(network: nn.Module, image_shape: Shape) -> str:
     """Digest of everything the answer depends on; the network by its layers, whatever it is called."""
-    described = (_processor(), torch.__version__, torch.get_num_threads(), image_shape, _PROBE_BATCH, WORTHWHILE, repr(network))
+    described = (_processor(), torch.__version__, image_shape, _PROBE_BATCH, WORTHWHILE, repr(network))
     return hashlib.blake2b(repr(described).encode(), digest_size=12).hexdigest()
 
 
@@ -134,22 +135,41 @@ def _remember(path: Path, ratio: float) -> str:
 
 
 def _probe(network: Network, image_shape: Shape) -> float:
-    """Time of a training step in fp32 over that in bf16, on the CPU: the best of a few, taken in turn."""
+    """Time of a training step in fp32 over that in bf16, on one thread of the CPU: the best of a few, taken in turn."""
     network.to(memory_format=torch.channels_last).train()
     channels, height, width = image_shape
     pixels = torch.rand(_PROBE_BATCH, height, width, channels).permute(0, 3, 1, 2)
     labels = torch.arange(_PROBE_BATCH) % network.head.out_features
-    first = [_step_seconds(network, pixels, labels, kind) for kind in ("fp32", "bf16")]
-    if first[1] > _HOPELESS * first[0]:
-        return first[0] / first[1]
-    times = [[_step_seconds(network, pixels, labels, kind) for kind in ("fp32", "bf16")] for _ in range(_PROBE_ROUNDS)]
+    with _one_thread():
+        first = [_step_seconds(network, pixels, labels, kind) for kind in ("fp32", "bf16")]
+        if first[1] > _HOPELESS * first[0]:
+            return first[0] / first[1]
+        times: list[list[float]] = []
+        started = time.perf_counter()
+        while not times or time.perf_counter() - started < _PROBE_SECONDS:
+            times.append([_step_seconds(network, pixels, labels, kind) for kind in ("fp32", "bf16")])
     return min(pair[0] for pair in times) / min(pair[1] for pair in times)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _clock() -> float:
+    """Processor time of this thread (torch runs forward and backward in it), or wall time where that is coarse."""
+    return time.thread_time() if _FINE_CLOCK else time.perf_counter()
+
+
 def _step_seconds(network: Network, pixels: torch.Tensor, labels: torch.Tensor, precision: str) -> float:
-    started = time.perf_counter()
+    started = _clock()
     with autocast(precision, torch.device("cpu")):
         logits = network(pixels)
     functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
     network.zero_grad()
-    return time.perf_counter() - started
+    return _clock() - started

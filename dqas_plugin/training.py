@@ -24,6 +24,7 @@ from torch.nn import functional
 from dqas_plugin.augment import draw_shifts, shift
 from dqas_plugin.data import ImageDataset
 from dqas_plugin.errors import DqasError, UserError
+from dqas_plugin.losses import log_prior, sample_weights, training_loss
 from dqas_plugin.models import Network
 from dqas_plugin.precision import Build, autocast, resolve, resolve_device
 from dqas_plugin.recipes import Recipe
@@ -120,12 +121,17 @@ def train(
         network = build(data.image_shape, data.num_classes)
         network.set_normalisation(*data.channel_statistics)
         network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        run = _Run(network, data, recipe, seed, place, precision, steps, _sample_weights(weights, len(data)))
+        run = _Run(network, data, recipe, seed, place, precision, steps, sample_weights(weights, len(data)))
         return run.finish(test, _milestones(steps, evaluations), on_epoch)
 
 
 def evaluate(
-    network: Network, data: ImageDataset, *, device: torch.device | str | None = None, precision: str = "fp32", batch: int = 1000
+    network: Network,
+    data: ImageDataset,
+    *,
+    device: torch.device | str | None = None,
+    precision: str = "fp32",
+    batch: int = 1000,
 ) -> ClassScores:
     """Accuracy and mean negative log-likelihood of the plain logits, per class; NaN for a class without images.
 
@@ -188,23 +194,6 @@ def outputs(
             yield features.cpu(), logits.cpu()
     finally:
         network.train(training)
-
-
-def log_prior(labels: Tensor, num_classes: int, weights: Tensor | None = None) -> Tensor:
-    """What ``prior="balanced"`` adds to the logits in training: ``log(n_c * C / n)``, float32 ``[C]``, 0 at even counts.
-
-    The factor C shifts all classes alike and so changes nothing in the loss; it makes even counts give 0 exactly. A class
-    without images counts as half an image: its logit must not be free, since all classes compete at test time.
-
-    Args:
-        labels: int64 ``[N]``.
-        num_classes: C.
-        weights: float ``[N]``; n_c is then the sum of the weights of the class.
-    """
-    counts = torch.bincount(labels, None if weights is None else weights.double(), minlength=num_classes).double()
-    counts = torch.where(counts > 0, counts, 0.5)
-    total = len(labels) if weights is None else weights.double().sum()
-    return (counts * num_classes / total).log().float()
 
 
 @dataclass(eq=False)
@@ -345,35 +334,6 @@ class _Run:
         self.history.append(entry)
         if on_epoch is not None:
             on_epoch(report)
-
-
-def training_loss(
-    logits: Tensor, labels: Tensor, prior: Tensor | None = None, weights: Tensor | None = None, label_smoothing: float = 0.0
-) -> Tensor:
-    """Mean over the batch of ``weights * cross_entropy(logits + prior, labels)``.
-
-    Args:
-        logits: float ``[B, C]``.
-        labels: int64 ``[B]``.
-        prior: float ``[C]``, added to the logits; see :func:`log_prior`.
-        weights: float ``[B]`` of mean 1 over the training set (not over the batch, so that a sample counts alike in all).
-        label_smoothing: share of the target spread over all classes.
-    """
-    adjusted = logits if prior is None else logits + prior
-    losses = functional.cross_entropy(adjusted, labels, reduction="none", label_smoothing=label_smoothing)
-    return losses.mean() if weights is None else (losses * weights).mean()
-
-
-def _sample_weights(weights: Tensor | None, count: int) -> Tensor | None:
-    """Weights of mean 1, float32 ``[N]``."""
-    if weights is None:
-        return None
-    values = torch.as_tensor(weights, dtype=torch.float64)
-    if values.shape != (count,):
-        raise UserError(f"weights must be one number for each of the {count} training images, not {tuple(values.shape)}")
-    if not (values.isfinite().all() and (values >= 0).all() and values.sum() > 0):
-        raise UserError("weights must be finite and at least 0, and not all 0")
-    return (values / values.mean()).float()
 
 
 def _milestones(steps: int, evaluations: int) -> set[int]:

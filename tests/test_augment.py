@@ -26,16 +26,14 @@ def one_at_a_time(images: torch.Tensor, shifts: Shifts, pad: int) -> torch.Tenso
 
 @settings(max_examples=60, deadline=None)
 @given(
-    count=st.integers(1, 5),
-    channels=st.integers(1, 4),
-    height=st.integers(1, 12),
-    width=st.integers(1, 12),
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 12), st.integers(1, 12)),
     pad=st.integers(0, 6),
     seed=st.integers(0, 2**31),
 )
-def test_shift_is_pad_crop_mirror(count: int, channels: int, height: int, width: int, pad: int, seed: int) -> None:
+def test_shift_is_pad_crop_mirror(shape: tuple[int, int, int, int], pad: int, seed: int) -> None:
     draws = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8, generator=draws)
+    count = shape[0]
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws)
     shifts = Shifts(
         torch.randint(-pad, pad + 1, (count,), generator=draws),
         torch.randint(-pad, pad + 1, (count,), generator=draws),

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dqas_plugin import cache_entry
 from dqas_plugin.data import content_digest
 from dqas_plugin.datasets import cache
 from dqas_plugin.datasets.cache import cached_splits
@@ -141,7 +142,9 @@ def test_a_damaged_entry_is_built_again_with_a_warning(
     ]
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"lengths": 3}', '{"lengths": {}}', '{"lengths": {"train.npy": "x"}}'])
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "null", '{"lengths": 3}', '{"lengths": {}}', '{"lengths": {"train.npy": "x"}}']
+)
 def test_junk_metadata_is_damage(images_folder: Path, content: str) -> None:
     source = Source()
     cached_splits("made", "key", source)
@@ -190,7 +193,7 @@ def test_only_one_of_many_builds_an_entry() -> None:
 
 
 def test_without_locks_the_first_builder_wins(images_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "fcntl", None)
+    monkeypatch.setattr(cache_entry, "fcntl", None)
 
     class Slower(Source):
         def batches(self) -> Iterator[Sequence[Encoded]]:

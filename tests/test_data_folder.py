@@ -222,7 +222,9 @@ def png_of_16_bits(path: Path, colour: bool) -> None:
 
     row = b"\0" + bytes(6 * (3 if colour else 1) * 2)
     header = struct.pack(">IIBBBBB", 6, 5, 16, 2 if colour else 0, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 5)) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 5)) + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("colour", [True, False])

@@ -81,8 +81,7 @@ def test_digits_are_those_of_scikit_learn() -> None:
     assert not splits.train.mirror
     assert int(splits.train.images.max()) == 255
     expected = {
-        (tuple(np.round(image.ravel() / 16 * 255)), label)
-        for image, label in zip(bunch.images, bunch.target, strict=True)
+        (tuple(np.round(image.ravel() / 16 * 255)), label) for image, label in zip(bunch.images, bunch.target, strict=True)
     }
     ours = {
         (tuple(float(v) for v in image.flatten()), int(label))
@@ -148,7 +147,15 @@ def test_shapes_train_and_test_differ() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"classes": 1}, {"modes": 0}, {"easy_share": 1.1}, {"per_class": 0}, {"size": 4}, {"noise": -1.0}, {"noise": float("nan")}],
+    [
+        {"classes": 1},
+        {"modes": 0},
+        {"easy_share": 1.1},
+        {"per_class": 0},
+        {"size": 4},
+        {"noise": -1.0},
+        {"noise": float("nan")},
+    ],
 )
 def test_shapes_refuse_impossible_options(options: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(options))):

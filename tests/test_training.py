@@ -18,10 +18,11 @@ from torch.nn import functional
 from dqas_plugin import precision, training
 from dqas_plugin.data import ImageDataset
 from dqas_plugin.errors import DqasError, UserError
+from dqas_plugin.losses import log_prior, sample_weights, training_loss
 from dqas_plugin.models import Network, Shape, convnet3_small
 from dqas_plugin.recipes import RECIPES, Recipe, recipe
 from dqas_plugin.scores import ClassScores
-from dqas_plugin.training import EpochReport, TrainingResult, evaluate, log_prior, outputs, train, training_loss
+from dqas_plugin.training import EpochReport, TrainingResult, evaluate, outputs, train
 
 SHORT = Recipe("short", iterations=12, batch=16, lr=0.05, precision="fp32")
 LEARN = Recipe("learn", iterations=60, batch=32, lr=0.05, nesterov=True, warmup=0.1, precision="fp32")
@@ -67,11 +68,13 @@ def same(first: TrainingResult, second: TrainingResult) -> bool:
 
 def test_it_learns() -> None:
     result = train(convnet3_small, toy([30] * 10), LEARN, 0, test=toy([20] * 10, seed=1))
-    assert result.last is not None and result.best is not None
+    assert result.last is not None
+    assert result.best is not None
     assert result.last.mean > 0.9
     assert result.best.mean >= result.last.mean
     assert (result.steps, result.precision) == (60, "fp32")
-    assert result.seconds > 0 and result.images_per_second > 0
+    assert result.seconds > 0
+    assert result.images_per_second > 0
     assert not result.network.training
     assert result.history[-1]["loss"] < result.history[0]["loss"] / 2
 
@@ -118,9 +121,9 @@ def test_the_loop_is_sgd_on_the_mean_loss() -> None:
         rate = 0.02 * (1 + math.cos(math.pi * step / 7)) / 2
         with torch.no_grad():
             for value, speed, slope in zip(values, speeds, torch.autograd.grad(loss, values), strict=True):
-                slope = slope + 0.01 * value
-                speed.mul_(0.8).add_(slope)
-                value.sub_(rate * (slope + 0.8 * speed))
+                decayed = slope + 0.01 * value
+                speed.mul_(0.8).add_(decayed)
+                value.sub_(rate * (decayed + 0.8 * speed))
     torch.testing.assert_close(result.network.head.weight.detach(), values[0].detach(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(result.network.head.bias.detach(), values[1].detach(), rtol=1e-4, atol=1e-5)
 
@@ -151,7 +154,8 @@ def test_every_image_once_an_epoch_in_even_batches(monkeypatch: pytest.MonkeyPat
     assert [len(one) for one in network.seen] == [30] * 15
     epochs = [list(chain(*network.seen[5 * one : 5 * one + 5])) for one in range(3)]
     assert all(sorted(one) == list(range(150)) for one in epochs)
-    assert epochs[0] != epochs[1] != epochs[2] and epochs[0] != list(range(150))
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert epochs[0] != list(range(150))
 
 
 def test_mirroring_obeys_dataset_and_recipe() -> None:
@@ -215,7 +219,8 @@ def test_an_absent_class_is_pushed_down_and_finite() -> None:
     missing = toy([10, 10, 10]).subset(np.flatnonzero(toy([10, 10, 10]).labels.numpy() != 1))
     result = train(Linear, missing, dataclasses.replace(SHORT, label_smoothing=0.1), 0, test=missing)
     assert result.last is not None
-    assert math.isnan(result.last.accuracy[1]) and np.isfinite(result.last.accuracy[[0, 2]]).all()
+    assert math.isnan(result.last.accuracy[1])
+    assert np.isfinite(result.last.accuracy[[0, 2]]).all()
 
 
 def test_weight_two_is_the_sample_twice() -> None:
@@ -223,7 +228,7 @@ def test_weight_two_is_the_sample_twice() -> None:
     logits = torch.randn(3, 4, generator=draws)
     labels = torch.tensor([1, 0, 3])
     given = torch.tensor([2.0, 1.0, 1.0])
-    weights = training._sample_weights(given, 3)
+    weights = sample_weights(given, 3)
     twice = torch.tensor([0, 0, 1, 2])
     prior = log_prior(labels[twice], 4)
     torch.testing.assert_close(log_prior(labels[:3], 4, given)[[0, 1, 3]], prior[[0, 1, 3]])
@@ -248,8 +253,10 @@ def test_weights_follow_their_samples() -> None:
     test = toy([20] * 5, seed=1)
     weighed = train(convnet3_small, damaged, longer, 0, weights=(~wrong).float(), test=test).last
     plain = train(convnet3_small, damaged, longer, 0, test=test).last
-    assert weighed is not None and plain is not None
-    assert weighed.mean > 0.9 > 0.75 > plain.mean
+    assert weighed is not None
+    assert plain is not None
+    assert weighed.mean > 0.9
+    assert plain.mean < 0.75
 
 
 # Reports
@@ -272,7 +279,8 @@ def test_reports_and_evaluations() -> None:
 def test_tiny_epochs_are_reported_together() -> None:
     reports: list[EpochReport] = []
     train(Linear, toy([2, 2]), dataclasses.replace(SHORT, iterations=450), 0, on_epoch=reports.append)
-    assert len(reports) == 90 and reports[-1].step == 450
+    assert len(reports) == 90
+    assert reports[-1].step == 450
 
 
 def test_best_is_the_highest_of_the_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +291,8 @@ def test_best_is_the_highest_of_the_evaluations(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(training, "evaluate", pretend)
     result = train(Linear, toy([8, 8]), SHORT, 0, test=toy([2, 2]), evaluations=3)
-    assert result.last is not None and result.best is not None
+    assert result.last is not None
+    assert result.best is not None
     assert (result.last.mean, result.best.mean) == (0.5, 0.8)
 
 
@@ -315,7 +324,8 @@ def test_outputs(kind: str) -> None:
     assert [len(features) for features, _ in chunks] == [16, 16, 16, 2]
     features, logits = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     assert features.dtype == logits.dtype == torch.float32
-    assert not features.requires_grad and not logits.requires_grad
+    assert not features.requires_grad
+    assert not logits.requires_grad
     with torch.no_grad():
         torch.testing.assert_close(network.head(features), logits)
         exact = network(network.normalise(data.images))
@@ -361,7 +371,10 @@ def test_nothing_to_train_on() -> None:
 def test_paper_recipe() -> None:
     paper = recipe("paper")
     assert (paper.epochs, paper.lr, paper.momentum, paper.weight_decay, paper.batch) == (200, 0.1, 0.9, 5e-4, 128)
-    assert paper.crop and paper.flip and paper.schedule == "cosine" and paper.prior == "balanced"
+    assert paper.crop
+    assert paper.flip
+    assert paper.schedule == "cosine"
+    assert paper.prior == "balanced"
     assert paper.steps(50_000) == 200 * 391
     assert paper.steps(100) == 200
 
@@ -384,7 +397,8 @@ def test_cosine_with_warm_up() -> None:
     assert rates[0] == pytest.approx(0.2 / 11)
     assert np.diff(rates[:11]) == pytest.approx(0.2 / 11)
     assert rates[10] == max(rates) == 0.2
-    assert (np.diff(rates[10:]) < 0).all() and rates[100] == pytest.approx(0.0)
+    assert (np.diff(rates[10:]) < 0).all()
+    assert rates[100] == pytest.approx(0.0)
 
 
 def test_changing_a_recipe_shows_in_its_name() -> None:
@@ -463,5 +477,6 @@ def test_training_in_bf16_learns_too() -> None:
     data = toy([30] * 5)
     half = train(convnet3_small, data, dataclasses.replace(LEARN, precision="bf16"), 0, test=toy([20] * 5, seed=1))
     assert half.precision == "bf16"
-    assert half.last is not None and half.last.mean > 0.9
+    assert half.last is not None
+    assert half.last.mean > 0.9
     assert all(one.dtype in (torch.float32, torch.int64) for one in states(half))

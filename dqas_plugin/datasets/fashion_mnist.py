@@ -62,7 +62,9 @@ def _split(folder: Path, split: str) -> ImageDataset:
         raise UserError(f"{_NAME}: {folder} lacks the {split} files; download them again")
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images) != len(labels):
-        raise UserError(f"{images_path} has {len(images)} images but {labels_path} has {len(labels)} labels: download both again")
+        raise UserError(
+            f"{images_path} has {len(images)} images but {labels_path} has {len(labels)} labels: download both again"
+        )
     if not len(labels) or labels.max() >= len(_CLASSES):
         raise UserError(f"{labels_path} must hold labels 0..{len(_CLASSES) - 1}: download the file of Fashion-MNIST again")
     return ImageDataset(

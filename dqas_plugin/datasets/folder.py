@@ -19,9 +19,7 @@ TEST_NAMES = ("test", "val", "valid", "validation")
 """Names of a test split, the preferred one first."""
 
 
-def load(
-    path: str, *, size: int | None = None, test_share: float = 0.2, seed: int = 0, mirror: bool = True
-) -> DatasetSplits:
+def load(path: str, *, size: int | None = None, test_share: float = 0.2, seed: int = 0, mirror: bool = True) -> DatasetSplits:
     """Images in ``PATH/train/CLASS/`` and ``PATH/test/CLASS/`` (or ``val``, ``valid``, ``validation``), or in ``PATH/CLASS/``.
 
     Without a test folder, every class is split by seed. Decoded once into the cache (key: paths, lengths and times of
@@ -109,7 +107,9 @@ def _check_classes(train: _Classes, test: _Classes | None, train_folder: Path, t
         return
     odd = sorted(set(train.classes) ^ set(test.classes))
     lacking = test_folder if odd[0] in train.classes else train_folder
-    raise UserError(f"{lacking} lacks the class '{odd[0]}' ({len(odd)} classes differ): both splits need the same class folders")
+    raise UserError(
+        f"{lacking} lacks the class '{odd[0]}' ({len(odd)} classes differ): both splits need the same class folders"
+    )
 
 
 def _notes(root: Path, train: _Classes, test: _Classes | None) -> tuple[str, ...]:

@@ -30,9 +30,7 @@ _LABEL_NAMES = ("label", "labels", "fine_label")
 _SPLIT_NAME = re.compile(r"(train|test|validation|valid|val)(?![a-z])", re.IGNORECASE)
 
 
-def load(
-    path: str, *, size: int | None = None, test_share: float = 0.2, seed: int = 0, mirror: bool = True
-) -> DatasetSplits:
+def load(path: str, *, size: int | None = None, test_share: float = 0.2, seed: int = 0, mirror: bool = True) -> DatasetSplits:
     """Images and labels of parquet files; decoded once into the cache (key: all bytes of the files, and these options).
 
     In a folder, the split of a file is the beginning of its name (``train-00000-of-00001.parquet``), else the name of the
@@ -154,7 +152,9 @@ def _holds_images(kind: pa.DataType) -> bool:
 def _label_column(schema: pa.Schema, path: Path) -> str:
     name = next((one for one in _LABEL_NAMES if one in schema.names), None)
     if name is None:
-        raise UserError(f"{path} has no label column: one of {', '.join(schema.names)} must be named {' or '.join(_LABEL_NAMES)}")
+        raise UserError(
+            f"{path} has no label column: one of {', '.join(schema.names)} must be named {' or '.join(_LABEL_NAMES)}"
+        )
     if not pa.types.is_integer(schema.field(name).type):
         raise UserError(f"{path}: column '{name}' is {schema.field(name).type}, but labels must be integers counted from 0")
     return name
@@ -189,7 +189,9 @@ def _classes(name: str, tables: Sequence[_Table], labels: IntArray) -> tuple[str
     highest = int(labels.max())
     for names in named:
         if names is not None and highest >= len(names):
-            raise UserError(f"{name}: label {highest} has no name; the files name {len(names)} classes: mend the labels or names")
+            raise UserError(
+                f"{name}: label {highest} has no name; the files name {len(names)} classes: mend the labels or names"
+            )
         if names is not None:
             return names
     if highest >= len(labels):  # also keeps a label like 10**12 from making as many names

@@ -7,6 +7,7 @@ class of m modes about ``1 - exp(-k / m)`` of them are seen: moving budget from 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,8 @@ def load(
     Raises:
         UserError: an option lies outside its range.
     """
-    _check(classes, modes, easy_share, per_class, test_per_class, size, noise)
+    sizes = {"per_class": (per_class, 1), "test_per_class": (test_per_class, 1), "size": (size, 8)}
+    _check({"classes": (classes, 2), "modes": (modes, 1)} | sizes, easy_share, noise)
     easy = round(classes * easy_share)
     names = tuple(f"easy-{i}" if i < easy else f"hard-{i - easy}" for i in range(classes))
     modes_of = np.where(np.arange(classes) < easy, 1, modes)
@@ -58,17 +60,15 @@ def load(
 
     def split(part: str, count: int) -> ImageDataset:
         labels = np.repeat(np.arange(classes, dtype=np.int64), count)
-        images = _samples(patterns, modes_of, labels, noise, size, seed, part)
+        images = _samples(patterns, modes_of, labels, noise=noise, rng=generator(seed, "shapes", part))
         return ImageDataset(torch.from_numpy(images), torch.from_numpy(labels), names, f"shapes/{part}", mirror=False)
 
     return DatasetSplits(split("train", per_class), split("test", test_per_class))
 
 
-def _check(
-    classes: int, modes: int, easy_share: float, per_class: int, test_per_class: int, size: int, noise: float
-) -> None:
-    lowest = {"classes": (classes, 2), "modes": (modes, 1), "per_class": (per_class, 1), "test_per_class": (test_per_class, 1)}
-    for option, (value, least) in (lowest | {"size": (size, 8)}).items():
+def _check(lowest: Mapping[str, tuple[int, int]], easy_share: float, noise: float) -> None:
+    """Refuse an option out of range; ``lowest`` has the value of each whole number and the least it may be."""
+    for option, (value, least) in lowest.items():
         if value < least:
             raise UserError(f"shapes: {option} must be at least {least}, not {value}")
     if not 0.0 <= easy_share <= 1.0:
@@ -89,11 +89,9 @@ def _patterns(count: int, size: int, seed: int) -> FloatArray:
     return scaled
 
 
-def _samples(
-    patterns: FloatArray, modes_of: IntArray, labels: IntArray, noise: float, size: int, seed: int, part: str
-) -> Pixels:
+def _samples(patterns: FloatArray, modes_of: IntArray, labels: IntArray, *, noise: float, rng: np.random.Generator) -> Pixels:
     """One image per label: a random mode of its class, moved by at most a pixel, with noise; uint8 ``[N, 1, size, size]``."""
-    rng = generator(seed, "shapes", part)
+    size = patterns.shape[1] - 2 * _SHIFT
     first = np.concatenate([[0], np.cumsum(modes_of)[:-1]])
     mode = first[labels] + rng.integers(0, modes_of[labels])
     top, left = rng.integers(0, 2 * _SHIFT + 1, size=(2, len(labels), 1, 1))

@@ -1,0 +1,39 @@
+# One word for everything a developer does. PYTHON=... picks another interpreter.
+PYTHON ?= python
+COG = $(PYTHON) -m cogapp -I . -I cli -I docs
+PAGES = README.md docs/help.md
+
+.PHONY: test fast lint fix docs output bench lower-bounds ci
+
+test:
+	$(PYTHON) -m pytest
+
+fast:
+	$(PYTHON) -m pytest -m "not slow"
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(COG) --check $(PAGES)
+
+fix:
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+	$(COG) -r $(PAGES)
+
+docs:
+	$(COG) -r $(PAGES)
+
+output:
+	$(PYTHON) docs/pages.py output
+	$(COG) -r $(PAGES)
+
+bench:
+	for one in benchmarks/*.py; do $(PYTHON) $$one || exit 1; done
+
+lower-bounds:
+	bash .ci/lower-bounds
+
+ci:
+	bash .ci/run

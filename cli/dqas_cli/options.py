@@ -1,0 +1,262 @@
+"""Options that several commands share, each declared once, and the checks that need no data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from dqas_plugin.errors import UserError, unknown_name
+from dqas_plugin.recipes import RECIPES, Recipe, recipe
+
+if TYPE_CHECKING:
+    from dqas_plugin.data import DatasetSplits, ImageDataset
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
+
+
+def one_of(kind: str, words: Iterable[str]) -> dict[str, Any]:
+    """Arguments of an option (or argument) that is one of some words; a wrong one is answered with the nearest."""
+    valid = tuple(words)
+
+    def check(_: click.Context, __: click.Parameter, value: str) -> str:
+        if value not in valid:
+            raise unknown_name(kind, value, valid)
+        return value
+
+    return {"metavar": f"[{'|'.join(valid)}]", "callback": check}
+
+
+def one(read: Callable[[str, str], T], metavar: str) -> dict[str, Any]:
+    """Arguments of an option whose text is read by ``read(option, text)``; None if it is not given."""
+
+    def parse(_: click.Context, parameter: click.Parameter, text: str | None) -> T | None:
+        return None if text is None else read(parameter.opts[0], text)
+
+    return {"type": str, "metavar": metavar, "callback": parse}
+
+
+def many(read: Callable[[str, str], T], metavar: str) -> dict[str, Any]:
+    """Arguments of an option that takes several values, by comma or repeated; each is kept once, in order."""
+
+    def parse(_: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[T, ...]:
+        parts = [part.strip() for text in texts for part in text.split(",")]
+        if not all(parts):
+            raise UserError(f"{parameter.opts[0]} '{','.join(texts)}' has an empty entry: separate values by single commas")
+        return tuple(dict.fromkeys(read(parameter.opts[0], part) for part in parts))
+
+    return {"type": str, "metavar": metavar, "callback": parse, "multiple": True}
+
+
+def read_name(_: str, text: str) -> str:
+    """A name as it is; whether it exists is known once the plugins are loaded."""
+    return text
+
+
+def read_ratio(option: str, text: str) -> float:
+    """A share of the training set, above 0 and at most 1."""
+    value = _number(text)
+    if not 0 < value <= 1:
+        raise UserError(f"{option} {text}: give a share of the training set above 0 and at most 1, such as 0.05")
+    return value
+
+
+def read_share(option: str, text: str) -> float:
+    """A part of the budget, above 0 and below 1."""
+    value = _number(text)
+    if not 0 < value < 1:
+        raise UserError(f"{option} {text}: give a part of the budget above 0 and below 1, such as 0.1")
+    return value
+
+
+def read_count(option: str, text: str) -> int:
+    """A whole number of at least 1."""
+    return _whole(option, text, 1)
+
+
+def read_seed(option: str, text: str) -> int:
+    """A whole number of at least 0."""
+    return _whole(option, text, 0)
+
+
+def _whole(option: str, text: str, least: int) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise UserError(f"{option} {text}: give a whole number of at least {least}")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _together(options: Iterable[Callable[[F], F]]) -> Decorator[F]:
+    """Several decorators as one, the first one on top of the help page."""
+    listed = tuple(options)
+
+    def decorate(function: F) -> F:
+        for option in reversed(listed):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def data_options(function: F) -> F:
+    """``--dataset``, ``--root``, ``--dataset-option``."""
+    return _together(
+        (
+            click.option("--dataset", default="digits", show_default=True, metavar="NAME", help="See: dqas list datasets."),
+            click.option("--root", metavar="DIR", help="Folder with the dataset's files.  [default: data]"),
+            click.option(
+                "--dataset-option",
+                "dataset_options",
+                multiple=True,
+                metavar="NAME=VALUE",
+                help="Option of the dataset, such as modes=30 for shapes; may be repeated.",
+            ),
+        )
+    )(function)
+
+
+def training_options(function: F) -> F:
+    """``--model``, ``--recipe`` and what changes it, ``--device``."""
+    return _together(
+        (
+            click.option("--model", default="convnet3-small", show_default=True, metavar="NAME", help="See: dqas list models."),
+            click.option(
+                "--recipe",
+                "recipe_name",
+                **one_of("recipe", RECIPES),
+                default="quick",
+                show_default=True,
+                help="How to train.",
+            ),
+            click.option(
+                "--epochs", **one(read_count, "NUMBER"), help="Passes over the training set, instead of the recipe's."
+            ),
+            click.option(
+                "--iterations", **one(read_count, "NUMBER"), help="Optimiser steps whatever the size, instead of the recipe's."
+            ),
+            click.option(
+                "--prior",
+                **one_of("prior", ("balanced", "empirical")),
+                default="balanced",
+                show_default=True,
+                help="Take uneven class counts out of the loss, or leave them in.",
+            ),
+            click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda:0 …"),
+        )
+    )(function)
+
+
+def counts_options(function: F) -> F:
+    """How many of each class: ``--adaptive`` and what steers it."""
+    return _together(
+        (
+            click.option("--adaptive", is_flag=True, help="Choose the class counts, too."),
+            click.option("--allocator", metavar="NAME", help="What chooses them.  [default: adaptive, with --adaptive]"),
+            click.option("--refiner", metavar="NAME", help="Spend the last part on single samples.  See: dqas list refiners."),
+            click.option(
+                "--refine-share",
+                **one(read_share, "SHARE"),
+                default="0.1",
+                show_default=True,
+                help="That part of the budget, with --refiner.",
+            ),
+            click.option(
+                "--proxy",
+                **one_of("proxy", ("probe", "train")),
+                default="probe",
+                show_default=True,
+                help="What an allocator tries counts on: a linear probe, or real training.",
+            ),
+            click.option(
+                "--goal",
+                **one_of("goal", ("mean", "natural", "worst")),
+                default="mean",
+                show_default=True,
+                help="What better means: class mean, frequency-weighted mean, worst class.",
+            ),
+        )
+    )(function)
+
+
+def chosen_recipe(name: str, epochs: int | None, iterations: int | None, prior: str) -> Recipe:
+    """The recipe of that name with what the options change."""
+    if epochs is not None and iterations is not None:
+        raise UserError("--epochs and --iterations exclude each other: give one of them")
+    changes: dict[str, Any] = {"epochs": epochs, "iterations": iterations}
+    given = {key: value for key, value in changes.items() if value is not None}
+    base = recipe(name)
+    if prior != base.prior:
+        given["prior"] = prior
+    return base.with_(**given) if given else base
+
+
+def chosen_device(name: str) -> str:
+    """The device to use; ``auto`` is a GPU if there is one.
+
+    Raises:
+        UserError: if this machine has no such device.
+    """
+    import torch
+
+    from dqas_plugin.precision import resolve_device
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return str(resolve_device(name))
+
+
+def load_data(name: str, root: str | None, pairs: Iterable[str] = ()) -> DatasetSplits:
+    """The dataset, with ``NAME=VALUE`` options for its loader."""
+    from dqas_plugin import load_dataset
+
+    data = load_dataset(name, root, **dataset_options(name, pairs))
+    tell_notes(name, data)
+    return data
+
+
+def tell_notes(name: str, data: DatasetSplits) -> None:
+    """Say on stderr what the loader converted or left out."""
+    for note in dict.fromkeys((*data.train.notes, *data.test.notes)):
+        click.echo(f"{name}: {note}", err=True)
+
+
+def check_model(name: str, data: ImageDataset) -> None:
+    """Build the network once, so that a name that means nothing or images that do not fit are known before the work.
+
+    Raises:
+        UserError: from the model.
+    """
+    from dqas_plugin.lookup import resolve_model
+
+    resolve_model(name)(data.image_shape, data.num_classes)
+
+
+def dataset_options(name: str, pairs: Iterable[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs as the keyword arguments of that dataset's loader.
+
+    Raises:
+        UserError: for an unknown option (with the nearest ones), or a value of another type.
+    """
+    texts: dict[str, str] = {}
+    for pair in pairs:
+        option, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"--dataset-option {pair} has no value: write it as NAME=VALUE")
+        texts[option] = text
+    if not texts:
+        return {}
+    from dqas_plugin.lookup import parse_options
+    from dqas_plugin.plugins import plugins
+
+    loader = plugins().datasets[name.partition(":")[0]]
+    return parse_options(f"option of the dataset '{loader.name}'", texts, loader.options)

@@ -1,0 +1,83 @@
+"""``dqas select``: one selection, saved; no final network is trained."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dqas_cli import options
+from dqas_cli.files import check_cache, check_writable
+from dqas_cli.printing import aligned
+from dqas_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from dqas_plugin.data import ImageDataset
+    from dqas_plugin.selection import Selection
+
+
+@click.command(epilog="The file is one .npz: indices, counts, weights if the method gives any, and meta (JSON).")
+@options.data_options
+@click.option("--method", default="graphcut", show_default=True, metavar="NAME", help="See: dqas list methods.")
+@click.option("--ratio", **options.one(options.read_ratio, "SHARE"), help="Share of the training set, such as 0.1.")
+@click.option("--aipc", **options.one(options.read_count, "NUMBER"), help="Average images per class, instead of --ratio.")
+@options.counts_options
+@options.training_options
+@click.option(
+    "--seed", **options.one(options.read_seed, "NUMBER"), default="0", show_default=True, help="Same seed, same selection."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the selection goes, such as s.npz.")
+@click.option("--force", is_flag=True, help="Overwrite that file.")
+def select(
+    *,
+    dataset: str,
+    root: str | None,
+    dataset_options: tuple[str, ...],
+    ratio: float | None,
+    aipc: int | None,
+    recipe_name: str,
+    epochs: int | None,
+    iterations: int | None,
+    prior: str,
+    device: str,
+    out: Path,
+    force: bool,
+    **choices: Any,
+) -> None:
+    """Choose a training set and save which samples it has."""
+    if (ratio is None) == (aipc is None):
+        raise UserError("say how many samples to choose: give one of --ratio and --aipc")
+    recipe = options.chosen_recipe(recipe_name, epochs, iterations, prior)
+    check_target(out, force)
+    check_cache()
+    place = options.chosen_device(device)
+    data = options.load_data(dataset, root, dataset_options).train
+    options.check_model(choices["model"], data)
+    from dqas_plugin import pipeline
+
+    say = partial(click.echo, err=True)
+    chosen = pipeline.select(data, ratio=ratio, aipc=aipc, recipe=recipe, device=place, report=say, **choices)
+    saved = chosen.save(out)
+    click.echo(summary(chosen, data))
+    click.echo(f"saved: {saved}")
+
+
+def check_target(out: Path, force: bool) -> None:
+    """Refuse a file that is there or cannot be written, before any work is done."""
+    if out.suffix != ".npz":
+        raise UserError(f"--out {out}: a selection is an .npz file; name it so")
+    if out.is_dir() or (out.exists() and not force):
+        raise UserError(f"{out} exists already: choose another name" + ("" if out.is_dir() else " or add --force"))
+    check_writable(out.parent)
+
+
+def summary(chosen: Selection, data: ImageDataset) -> str:
+    """What was chosen: the total, and the counts of every class."""
+    total = f"{len(chosen):,} of {len(data):,} images of {data.name} ({len(chosen) / len(data):.1%})"
+    rows = [
+        (name, f"{size:,}", f"{count:,}")
+        for name, size, count in zip(data.classes, data.class_sizes, chosen.counts, strict=True)
+    ]
+    return f"{total}\n{aligned(('class', 'images', 'chosen'), rows, right=(1, 2))}"

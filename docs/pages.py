@@ -1,0 +1,68 @@
+"""Writes the generated parts of README.md and docs/: ``make docs`` and ``make output``."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from dqas_cli.main import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "docs" / "bench-output.txt"
+COMMAND = ("bench", "--method", "graphcut", "--adaptive")
+WIDTH = 100
+
+
+def all_help() -> str:
+    """Every help page, as Markdown. Commands of other people's plugins are left out."""
+    pages = [_page(cli, "dqas")]
+    pages += [_page(command, f"dqas {name}") for name, command in sorted(cli.commands.items())]
+    return "\n".join(pages)
+
+
+def _page(command: click.Command, name: str) -> str:
+    with click.Context(command, info_name=name, terminal_width=WIDTH, help_option_names=["-h", "--help"]) as context:
+        text = _group_help(command, context) if isinstance(command, click.Group) else command.get_help(context)
+    return f"\n## {name}\n\n```\n{text.rstrip()}\n```\n"
+
+
+def _group_help(group: click.Group, context: click.Context) -> str:
+    """Help of a group with its own commands only, whatever plugins are installed here."""
+    own = click.Group(group.name, commands=group.commands, params=group.params, help=group.help)
+    return own.get_help(context)
+
+
+def bench_output() -> str:
+    """What the README's command printed when ``make output`` last ran it."""
+    return f"\n```\n{OUTPUT.read_text().rstrip()}\n```\n\n"
+
+
+def run_command(*more: str) -> str:
+    """Standard output of the README's command, run in an empty folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        call = [sys.executable, "-m", "dqas_cli", *COMMAND, *more]
+        return subprocess.run(call, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def masked(text: str) -> list[str]:
+    """The lines of an output without what differs from machine to machine: numbers, and what they say."""
+    lines = []
+    for line in text.splitlines():
+        told = re.sub(r"(class counts: ).*", r"\1…", line)  # the sentence below a table: a difference and its verdict
+        told = re.sub(r"\b(not better|better|worse|kept even counts|same selection|one seed|no spread|verdict)\s*$", "", told)
+        told = re.sub(r"[-+−–]?\d[\d.,–]*", "N", told)
+        words = " ".join(re.sub(r"(?<!\w)[N±\[\],\s]+(?!\w)", " ", told).split())
+        if words:
+            lines.append(words)
+    return lines
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["output"]:
+        sys.exit("usage: python docs/pages.py output")
+    OUTPUT.write_text(run_command())

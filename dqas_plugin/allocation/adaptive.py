@@ -1,0 +1,165 @@
+"""The default allocator: several proposals, and a measurement that decides whether any of them beats even counts.
+
+In three stages: *propose* (``proposals.py``); *screen* candidates on the lines from even counts to the proposals with a few
+paired seeds; *confirm* the best few with fresh seeds, and adopt one only if its gain over even counts exceeds its standard
+error. The fresh seeds are what keeps the best of many noisy candidates from being chosen for its luck.
+
+The defaults come from synthetic worlds (10 classes, 400 and 2,000 evaluation images, 40 to 60 seeds), where ``probe`` took
+92 % of the best possible gain where classes clearly differ, and lost 0.01 points on average where even counts are best.
+Fewer finalists or confirming seeds lose part of the gain; fitting a parabola along each line changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+
+from dqas_plugin.allocation.problem import Allocation, AllocationProblem, Gain
+from dqas_plugin.allocation.proposals import FRACTIONS, propose
+from dqas_plugin.contracts import allocator
+from dqas_plugin.data import FloatArray, IntArray
+from dqas_plugin.errors import UserError, unknown_name
+from dqas_plugin.seeding import derive
+
+STEPS = (0.25, 0.5, 0.75, 1.0)
+"""How far to go from even counts (0, always measured) to a proposal (1), in log counts."""
+
+_LEAST_SHARE = 1e-9  # a proposal may give nothing to a class; its logarithm must exist
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many evaluations each stage of ``adaptive`` may spend; see there."""
+
+    repeats: int
+    directions: int
+    iterations: int
+    screen: int
+    finalists: int
+    confirm: int
+
+
+EFFORTS: Mapping[str, Effort] = MappingProxyType(
+    {
+        "probe": Effort(repeats=2, directions=8, iterations=10, screen=2, finalists=3, confirm=8),
+        "train": Effort(repeats=1, directions=0, iterations=0, screen=1, finalists=2, confirm=6),
+    }
+)
+"""``probe`` for evaluations below a second (at most 110), ``train`` for real trainings (at most 36)."""
+
+_AT_LEAST = Effort(repeats=1, directions=0, iterations=0, screen=1, finalists=1, confirm=2)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Class counts ``[C]`` on the line from even counts to a proposal."""
+
+    proposal: str
+    step: float
+    counts: IntArray
+
+
+def _evaluations(num_classes: int, *, effort: str = "probe", confidence: float = 1.0, **numbers: int | None) -> int:
+    """Upper bound. Counts that two candidates share are measured once, an Algorithm 1 that settles stops early, and one of
+    the proposals is for the goal ``natural`` only.
+    """
+    plan = _plan(effort, numbers)
+    proposals = 3 + bool(plan.directions) + bool(plan.iterations)
+    proposing = len(FRACTIONS) * plan.repeats + 2 * plan.directions + plan.iterations
+    return proposing + (1 + proposals * len(STEPS)) * plan.screen + (1 + plan.finalists) * plan.confirm
+
+
+@allocator(
+    "adaptive",
+    title="Even counts, or a proposal that is measured to be better",
+    source="proposals: Zhao et al., ECCV 2024; Tae & Whang, SIGMOD 2021",
+    evaluations=_evaluations,
+)
+def adaptive(
+    problem: AllocationProblem,
+    *,
+    effort: str = "probe",
+    repeats: int | None = None,
+    directions: int | None = None,
+    iterations: int | None = None,
+    screen: int | None = None,
+    finalists: int | None = None,
+    confirm: int | None = None,
+    confidence: float = 1.0,
+) -> Allocation:
+    """Measure proposals against even counts; keep even counts unless one is better by more than its standard error.
+
+    Args:
+        problem: what to allocate.
+        effort: ``probe`` or ``train``: presets of the numbers that follow, each of which may be set on its own.
+        repeats: trainings at each of the 5 sizes of the learning curves (cost: 5 each).
+        directions: directions in which the response to moving samples between classes is measured (cost: 2 each; 0: none).
+        iterations: of Algorithm 1 from even counts, at most (cost: 1 each, one after the other; 0: none).
+        screen: paired seeds for every candidate (cost: 1 + 4 a proposal, each).
+        finalists: candidates measured again with fresh seeds.
+        confirm: how many fresh seeds (cost: 1 + finalists, each).
+        confidence: standard errors by which the gain must exceed 0.
+
+    Returns:
+        the counts, the proposal's name and step, and the gain over even counts on the fresh seeds.
+
+    Raises:
+        UserError: an unknown effort, a number that is too small.
+    """
+    numbers = {"repeats": repeats, "directions": directions, "iterations": iterations}
+    plan = _plan(effort, {**numbers, "screen": screen, "finalists": finalists, "confirm": confirm})
+    even = Candidate("uniform", 0.0, problem.uniform())
+    if problem.num_classes in (1, problem.budget) or problem.budget == problem.capacity.sum():
+        return problem.allocation(even.counts, even.proposal, even.step)  # there is nothing to choose
+    proposals = propose(problem, repeats=plan.repeats, directions=plan.directions, iterations=plan.iterations)
+    candidates = _lines(problem, even, proposals)
+    screened = _measure(problem, even, candidates, plan.screen, "screen")
+    order = np.argsort([-gain.mean for gain in screened], kind="stable")
+    best = [candidates[place] for place in order[: plan.finalists]]
+    chosen, gain = even, Gain(0.0, 0.0)
+    for candidate, measured in zip(best, _measure(problem, even, best, plan.confirm, "confirm"), strict=True):
+        if measured.bound(confidence) > gain.bound(confidence):
+            chosen, gain = candidate, measured
+    return problem.allocation(chosen.counts, chosen.proposal, chosen.step, gain)
+
+
+def _plan(effort: str, numbers: Mapping[str, int | None]) -> Effort:
+    """The preset with the numbers that are not None; unknown ones are a TypeError."""
+    if effort not in EFFORTS:
+        raise unknown_name("effort", effort, EFFORTS)
+    plan = replace(EFFORTS[effort], **{name: number for name, number in numbers.items() if number is not None})
+    for name, least in asdict(_AT_LEAST).items():
+        if getattr(plan, name) < least:
+            raise UserError(f"{name} must be at least {least}, but is {getattr(plan, name)}")
+    return plan
+
+
+def _lines(problem: AllocationProblem, even: Candidate, proposals: Mapping[str, FloatArray]) -> list[Candidate]:
+    """Candidates between even counts and every proposal, each set of counts once."""
+    start = np.log(even.counts)
+    seen = {even.counts.tobytes()}
+    found = []
+    for name, shares in proposals.items():
+        end = np.log(np.maximum(shares / shares.sum(), _LEAST_SHARE) * problem.budget)
+        for step in STEPS:
+            counts = problem.counts(np.exp((1 - step) * start + step * end))
+            if counts.tobytes() not in seen:
+                seen.add(counts.tobytes())
+                found.append(Candidate(name, step, counts))
+    return found
+
+
+def _measure(
+    problem: AllocationProblem, even: Candidate, candidates: Sequence[Candidate], seeds: int, purpose: str
+) -> list[Gain]:
+    """Gain of every candidate over even counts with common seeds, fresh for each purpose."""
+    if not candidates:
+        return []
+    numbers = [derive(problem.seed, purpose, place) for place in range(seeds)]
+    jobs = [(one.counts, number) for one in (even, *candidates) for number in numbers]
+    results = problem.evaluate_many(jobs, purpose)
+    reference, *groups = [results[start : start + seeds] for start in range(0, len(results), seeds)]
+    return [problem.gain(group, reference) for group in groups]

@@ -1,0 +1,149 @@
+"""What a grid will cost, said beforehand: how many cells and trainings, and about how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dqas_plugin.bench.cell import load, threads
+from dqas_plugin.bench.executors import default_jobs
+from dqas_plugin.bench.grid import Cell, hashed
+from dqas_plugin.bench.store import Store
+from dqas_plugin.training import train
+
+_WARM_UP_IMAGES = 32
+_MEASURED_SECONDS = 1.0
+_EVALUATIONS = 5  # of ``train``
+_FORWARD = 1 / 3  # cost of an evaluated image over that of a trained one: forward, against forward and twice that backward
+_STARTING = 4.0  # a worker imports torch
+
+Speed = Callable[[Cell, str], float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is left to do of a grid.
+
+    Attributes:
+        cells: all of them.
+        stored: those that are finished.
+        proxies: networks that are trained to choose: at most one for each seed, whose features all methods share, and one
+            for each seed and budget to search class counts with.
+        trainings: at most; cells that choose the same images share one.
+        seconds: of proxies and trainings together, on so many jobs.
+        jobs: calls at a time.
+        searches: cells whose class counts are searched for; their time is not known beforehand.
+    """
+
+    cells: int
+    stored: int
+    proxies: int
+    trainings: int
+    seconds: float
+    jobs: int
+    searches: int
+
+    def __str__(self) -> str:
+        if self.stored == self.cells:
+            return f"all {self.cells} cells are stored: nothing is left to do"
+        text = (
+            f"{self.cells} cells, {self.stored} of them stored; left to do: at most {self.proxies} trainings of proxies and "
+            f"{self.trainings} of final networks, about {_duration(self.seconds)} with "
+            f"{self.jobs} job{'s' if self.jobs > 1 else ''} (an estimate, from a few training steps on this machine)"
+        )
+        if self.searches:
+            text += f"; not counted: the search for class counts in {self.searches} cells"
+        return text
+
+
+def estimate(
+    cells: Sequence[Cell], folder: Path | str, *, jobs: int | None = None, device: str = "cpu", speed: Speed | None = None
+) -> Estimate:
+    """Count what is left to do and measure a few training steps; nothing is written.
+
+    Args:
+        cells: see :func:`dqas_plugin.bench.plan`.
+        folder: where results are kept.
+        jobs: as in :func:`dqas_plugin.bench.run`.
+        device: as in :func:`dqas_plugin.bench.run`.
+        speed: training images per second of a cell's model and recipe on a device; default: measured.
+    """
+    every = {cell.key: cell for cell in cells}
+    stored: set[str] = set()
+    if Store.exists(folder):
+        with Store(folder) as store:
+            stored = set(store.results(every.values()))
+    left = [cell for key, cell in every.items() if key not in stored]
+    workers = jobs or (default_jobs() if device.startswith("cpu") else 1)
+    proxies = {cell.proxy_key: cell for cell in left if cell.method != "random" or cell.refiner is not None}
+    searches = [cell for cell in left if cell.allocator not in ("uniform", "proportional")]
+    probes = {(cell.proxy_key, cell.budget): cell for cell in searches if cell.proxy == "probe"}
+    speeds: dict[str, float] = {}
+
+    def cost(cell: Cell, images: float) -> float:
+        kind = hashed([cell.dataset.fingerprint, cell.model, cell.recipe.as_dict()])
+        if kind not in speeds:
+            speeds[kind] = (speed or measured_speed)(_largest(cell, left), device)
+        return images / speeds[kind]
+
+    proxy_seconds = _shared([cost(cell, _proxy_images(cell)) for cell in proxies.values()], workers)
+    proxy_seconds += _shared([cost(cell, _training_images(cell)) for cell in probes.values()], workers)
+    training_seconds = _shared([cost(cell, _training_images(cell)) for cell in left], workers)
+    starting = _STARTING if workers > 1 and left else 0.0
+    return Estimate(
+        cells=len(every),
+        stored=len(stored),
+        proxies=len(proxies) + len(probes),
+        trainings=len(left),
+        seconds=starting + proxy_seconds + training_seconds,
+        jobs=workers,
+        searches=len(searches),
+    )
+
+
+def measured_speed(cell: Cell, device: str) -> float:
+    """Training images per second, of a few steps of about a second altogether."""
+    from dqas_plugin.lookup import resolve_model
+
+    data, build = load(cell.dataset).train, resolve_model(cell.model)
+
+    def speed(images: int, steps: int) -> float:
+        sample = data.subset(np.linspace(0, len(data) - 1, min(images, len(data))).astype(np.int64))
+        recipe = replace(cell.recipe, iterations=steps, epochs=None, batch=images)
+        return train(build, sample, recipe, 0, device=device).images_per_second
+
+    with threads(device):
+        first = speed(min(_WARM_UP_IMAGES, cell.budget), 2)
+        batch = int(np.clip(first * _MEASURED_SECONDS / 2, 2, -(-cell.budget // cell.recipe.batches(cell.budget))))
+        return speed(batch, int(np.clip(first * _MEASURED_SECONDS / batch, 2, 50)))
+
+
+def _largest(cell: Cell, cells: Sequence[Cell]) -> Cell:
+    """The cell of the same model and recipe with the largest budget: its batches are the fullest."""
+    alike = [one for one in cells if (one.dataset, one.model, one.recipe) == (cell.dataset, cell.model, cell.recipe)]
+    return max(alike, key=lambda one: one.budget)
+
+
+def _proxy_images(cell: Cell) -> float:
+    return cell.dataset.images * (cell.recipe.proxy_epochs + _FORWARD)
+
+
+def _training_images(cell: Cell) -> float:
+    trained = cell.recipe.steps(cell.budget) * cell.budget / cell.recipe.batches(cell.budget)
+    return trained + _EVALUATIONS * _FORWARD * len(load(cell.dataset).test)
+
+
+def _shared(seconds: Sequence[float], workers: int) -> float:
+    """Wall time of calls on some workers: as long as the longest at least."""
+    return max(sum(seconds) / workers, *seconds) if seconds else 0.0
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,264 @@
+"""Run a grid: first the selections, then the trainings, each once, and keep every cell as soon as it is finished."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dqas_plugin.bench.cell import STEPS, Chosen, Preparation, Result, Steps, Task, compose
+from dqas_plugin.bench.executors import Pool, default_jobs
+from dqas_plugin.bench.grid import Cell, hashed
+from dqas_plugin.bench.progress import Reporter, Silent
+from dqas_plugin.bench.store import Store
+from dqas_plugin.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+OpenExecutor = Callable[[int], AbstractContextManager[Pool]]
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C; the message says what is kept."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that raised.
+
+    Attributes:
+        cell: the cell.
+        error: what it raised.
+        log: file with the traceback.
+    """
+
+    cell: Cell
+    error: Exception
+    log: Path
+
+    def __str__(self) -> str:
+        message = str(self.error).strip().partition("\n")[0]
+        return f"{self.cell} failed: {type(self.error).__name__}: {message} (see {self.log})"
+
+
+@dataclass
+class Outcome:
+    """What a run gave.
+
+    Attributes:
+        results: result of every finished cell, by key; those that were stored before are among them.
+        failures: the cells that raised.
+        stored: how many cells were stored before.
+        selections: how many selections were made.
+        trainings: how many trainings were done.
+        seconds: wall time.
+    """
+
+    results: dict[str, Result] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    stored: int = 0
+    selections: int = 0
+    trainings: int = 0
+    seconds: float = 0.0
+
+
+def run(
+    cells: Sequence[Cell],
+    folder: Path | str,
+    *,
+    executor: str = "local",
+    jobs: int | None = None,
+    device: str = "cpu",
+    reporter: Reporter | None = None,
+    steps: Steps = STEPS,
+    open_executor: OpenExecutor | None = None,
+    finished: Callable[[Cell, Result], Any] | None = None,
+) -> Outcome:
+    """Do what is not yet done of a grid.
+
+    Args:
+        cells: see :func:`dqas_plugin.bench.plan`.
+        folder: where results are kept: ``results.sqlite``, ``selections/KEY.npz``, and ``failures/KEY.txt``.
+        executor: name of the way to run (``dqas list executors``).
+        jobs: calls at a time; default: the number of processors, and 1 on a GPU.
+        device: ``cpu``, ``cuda:0`` …, of the kind that the cells were planned for.
+        reporter: is told what happens.
+        steps: what is done for a cell.
+        open_executor: instead of a registered one.
+        finished: called after a cell is stored; default: the hook ``dqas_cell_finished``.
+
+    Raises:
+        UserError: for a folder that cannot be written, or what a cell raised as a mistake of the user's: it ends the run.
+        Stopped: at Ctrl-C; all finished cells are kept.
+    """
+    started = time.perf_counter()
+    opener = open_executor or _executor(executor)
+    if jobs is not None and jobs < 1:
+        raise UserError(f"{jobs} jobs cannot do anything: choose at least 1")
+    workers = jobs or (default_jobs() if device.startswith("cpu") else 1)
+    with Store(folder) as store:
+        driver = _Driver(cells, store, device, steps, reporter=reporter or Silent(), finished=finished or _tell_plugins)
+        try:
+            driver.begin()
+            if driver.open:
+                with opener(min(workers, len(driver.open))) as pool:
+                    driver.work(pool)
+        except KeyboardInterrupt:
+            done = len(driver.outcome.results)
+            raise Stopped(
+                f"stopped; {done} of {len(driver.cells)} cells are kept in {folder}, and the same command continues there"
+            ) from None
+        finally:
+            driver.reporter.close()
+        driver.outcome.seconds = time.perf_counter() - started
+        return driver.outcome
+
+
+def _executor(name: str) -> OpenExecutor:
+    from dqas_plugin.plugins import plugins
+
+    found: OpenExecutor = plugins().executors[name]
+    return found
+
+
+def _tell_plugins(cell: Cell, result: Result) -> None:
+    from dqas_plugin.plugins import plugins
+
+    try:
+        plugins().hook.dqas_cell_finished(cell=cell, result=result)
+    except Exception as error:  # the cell is stored; a plugin's trouble with it must not end the run
+        _log.warning("a plugin failed in dqas_cell_finished: %s: %s", type(error).__name__, error)
+
+
+class _Driver:
+    """The run in progress."""
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        store: Store,
+        device: str,
+        steps: Steps,
+        *,
+        reporter: Reporter,
+        finished: Callable[[Cell, Result], Any],
+    ) -> None:
+        self.cells = {cell.key: cell for cell in cells}
+        self.store = store
+        self.device = device
+        self.reporter = reporter
+        self.steps = steps
+        self.tell = finished
+        self.outcome = Outcome()
+        self.chosen: dict[str, Chosen] = {}  # by key of the cell
+
+    @property
+    def open(self) -> list[Cell]:
+        """Cells that are neither finished nor failed."""
+        closed = self.outcome.results.keys() | {one.cell.key for one in self.outcome.failures}
+        return [cell for key, cell in self.cells.items() if key not in closed]
+
+    def begin(self) -> None:
+        """Look up what is there."""
+        self.outcome.results = self.store.results(self.cells.values())
+        self.outcome.stored = len(self.outcome.results)
+        self.reporter.begin(len(self.cells), self.outcome.stored)
+        for cell in self.open:
+            try:
+                self.chosen[cell.key] = self.steps.read(self._task(cell).path)
+            except UserError:  # not there, or cut short: it is made again
+                continue
+
+    def work(self, pool: Pool) -> None:
+        """All that is left to do."""
+        self._prepare(pool)
+        self._select(pool)
+        self._train(pool)
+
+    def _prepare(self, pool: Pool) -> None:
+        """Networks that several cells read come first, so that workers do not wait for each other to train them."""
+        cells = [cell for cell in self._unselected() if not cell.is_baseline]
+        shared: defaultdict[str, dict[str, Task]] = defaultdict(dict)
+        probes: defaultdict[str, dict[str, Task]] = defaultdict(dict)
+        for cell in cells:
+            even = replace(cell, allocator="uniform", allocator_options={}, goal="mean", proxy="probe")
+            if not even.is_baseline:
+                shared[cell.proxy_key].setdefault(hashed([cell.method, cell.refiner]), self._task(even))
+            if cell.allocator != "uniform":
+                budget = [cell.proxy_key, cell.recipe.as_dict(), cell.budget, cell.refiner, cell.refine_share]
+                probes[hashed(budget)].setdefault(hashed([cell.allocator, cell.proxy]), self._task(cell))
+        for name, groups in (("features", shared), ("probes", probes)):
+            preparations = [Preparation(tuple(tasks.values())) for tasks in groups.values()]
+            for _ in self._phase(pool, name, self.steps.prepare, preparations):
+                pass  # an error comes again where the selection of a cell needs this network, and is that cell's then
+
+    def _select(self, pool: Pool) -> None:
+        tasks = [self._task(cell) for cell in self._unselected()]
+        for task, outcome in self._phase(pool, "selections", self.steps.select, tasks):
+            if isinstance(outcome, Exception):
+                self._fail([task.cell], outcome)
+            else:
+                self.outcome.selections += 1
+                self.chosen[task.cell.key] = outcome
+
+    def _train(self, pool: Pool) -> None:
+        """One training for all cells that chose the same images."""
+        groups: defaultdict[str, list[Cell]] = defaultdict(list)
+        for cell in self.open:
+            configuration = self._training(cell)
+            stored = self.store.training(configuration)
+            if stored is not None:
+                self._finish(cell, stored)
+            else:
+                groups[hashed(configuration)].append(cell)
+        tasks = [self._task(group[0]) for group in groups.values()]
+        for task, outcome in self._phase(pool, "trainings", self.steps.train, tasks):
+            configuration = self._training(task.cell)
+            group = groups[hashed(configuration)]
+            if isinstance(outcome, Exception):
+                self._fail(group, outcome)
+                continue
+            self.outcome.trainings += 1
+            self.store.add_training(configuration, outcome)
+            for cell in group:
+                self._finish(cell, outcome)
+
+    def _phase(self, pool: Pool, name: str, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
+        """Run the tasks; a mistake of the user's ends the whole run, since the other cells would meet it too."""
+        if not tasks:
+            return
+        self.reporter.phase(name, len(tasks))
+        for task, outcome in pool.run(function, tasks):
+            if isinstance(outcome, UserError):
+                raise outcome
+            yield task, outcome
+            self.reporter.advance()
+
+    def _finish(self, cell: Cell, training: Result) -> None:
+        result = compose(cell, self.chosen[cell.key], training)
+        self.store.add_cell(cell, result)
+        self.outcome.results[cell.key] = result
+        self.reporter.finished(cell, result)
+        self.tell(cell, result)
+
+    def _fail(self, cells: Iterable[Cell], error: Exception) -> None:
+        for cell in list(cells):
+            log = self.store.folder / "failures" / f"{cell.key}.txt"
+            log.parent.mkdir(exist_ok=True)
+            log.write_text("\n".join([str(cell), repr(error), *getattr(error, "__notes__", [])]))
+            self.outcome.failures.append(Failure(cell, error, log))
+            self.reporter.failed(cell, error)
+
+    def _unselected(self) -> list[Cell]:
+        return [cell for cell in self.open if cell.key not in self.chosen]
+
+    def _training(self, cell: Cell) -> dict[str, Any]:
+        return cell.training_configuration(self.chosen[cell.key].digest)
+
+    def _task(self, cell: Cell) -> Task:
+        return Task(cell, self.device, self.store.folder / "selections" / f"{cell.key}.npz")

@@ -1,0 +1,180 @@
+"""From finished cells to the records of a table: numbers and verdicts, without any layout."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dqas_plugin.bench.grid import Cell, hashed
+from dqas_plugin.bench.statistics import Difference, Summary, paired_difference, summarise, verdict
+
+Result = dict[str, Any]
+
+SECONDS = ("features", "selection", "allocation", "refinement", "training")
+
+KEPT_EVEN = "kept even counts"
+SAME = "same selection"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of choosing at one budget, over all seeds. Accuracies are in 0..1.
+
+    Attributes:
+        label: the budget as the user gave it.
+        budget: images.
+        method: name of the selector.
+        variant: what is added to it; empty for even counts.
+        seeds: finished seeds.
+        planned: seeds of the grid.
+        accuracy: class mean after the last step; None while no seed is finished.
+        worst: lowest class.
+        natural: all test images alike.
+        best: class mean of the best evaluation, chosen on test labels.
+        measure: what the differences compare: ``mean``, ``worst`` or ``natural``.
+        versus_uniform: paired with the same method at even counts; None for even counts themselves.
+        versus_random: paired with ``random`` at even counts.
+        verdict: what ``versus_uniform`` shows, in words; empty without it.
+        fewest: images of the smallest class, in any seed.
+        most: images of the largest class, in any seed.
+        seconds: mean of each step.
+    """
+
+    label: str
+    budget: int
+    method: str
+    variant: str
+    seeds: tuple[int, ...]
+    planned: int
+    accuracy: Summary | None = None
+    worst: Summary | None = None
+    natural: Summary | None = None
+    best: Summary | None = None
+    measure: str = "mean"
+    versus_uniform: Difference | None = None
+    versus_random: Difference | None = None
+    verdict: str = ""
+    fewest: int | None = None
+    most: int | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Method and variant."""
+        return f"{self.method} + {self.variant}" if self.variant else self.method
+
+
+@dataclass(frozen=True)
+class Section:
+    """The rows that share dataset, model, recipe and kind of device."""
+
+    dataset: str
+    images: int
+    classes: int
+    model: str
+    recipe: str
+    prior: str
+    device: str
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+
+
+_Finished = dict[int, Result]  # by seed
+
+
+def tabulate(cells: Sequence[Cell], results: Mapping[str, Result]) -> list[Section]:
+    """The table of these cells; those without a result are told as missing."""
+    groups: defaultdict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[hashed([cell.dataset.identity(), cell.model, cell.recipe.as_dict(), cell.device])].append(cell)
+    return [_section(group, results) for group in groups.values()]
+
+
+def _section(cells: Sequence[Cell], results: Mapping[str, Result]) -> Section:
+    groups: dict[str, list[Cell]] = {}
+    for cell in sorted(cells, key=lambda one: one.budget):
+        groups.setdefault(_way(cell), []).append(cell)
+    finished = {way: _finished(group, results) for way, group in groups.items()}
+    first = cells[0]
+    return Section(
+        dataset=first.dataset.name,
+        images=first.dataset.images,
+        classes=first.dataset.classes,
+        model=first.model,
+        recipe=first.recipe.name,
+        prior=first.recipe.prior,
+        device=first.device,
+        seeds=tuple(sorted({cell.seed for cell in cells})),
+        rows=tuple(_row(group, finished) for group in groups.values()),
+    )
+
+
+def _way(cell: Cell) -> str:
+    """Everything of a cell but its seed."""
+    configuration = cell.configuration()
+    del configuration["seed"], configuration["label"]
+    return hashed(configuration)
+
+
+def _finished(cells: Sequence[Cell], results: Mapping[str, Result]) -> _Finished:
+    return {cell.seed: results[cell.key] for cell in cells if cell.key in results}
+
+
+def _row(cells: Sequence[Cell], finished: Mapping[str, _Finished]) -> Row:
+    cell = cells[0]
+    ours = finished[_way(cell)]
+    row = Row(cell.label, cell.budget, cell.method, cell.variant, tuple(sorted(ours)), len({one.seed for one in cells}))
+    if not ours:
+        return row
+    uniform = finished.get(_way(_even(cell)), {}) if cell.variant else {}
+    random = finished.get(_way(_even(cell, "random")), {}) if (cell.method, cell.variant) != ("random", "") else {}
+    against = paired_difference(_accuracy(ours, cell.goal), _accuracy(uniform, cell.goal))
+    counts = [one for result in ours.values() for one in result["counts"]]
+    return Row(
+        *(row.label, row.budget, row.method, row.variant, row.seeds, row.planned),
+        accuracy=summarise(_accuracy(ours, "mean").values()),
+        worst=summarise(_accuracy(ours, "worst").values()),
+        natural=summarise(_accuracy(ours, "natural").values()),
+        best=summarise(result["best"]["mean"] for result in ours.values()),
+        measure=cell.goal,
+        versus_uniform=against,
+        versus_random=paired_difference(_accuracy(ours, cell.goal), _accuracy(random, cell.goal)),
+        verdict="" if against is None else _verdict(cell, against, ours, uniform),
+        fewest=min(counts),
+        most=max(counts),
+        seconds=_mean_seconds(ours),
+    )
+
+
+def _even(cell: Cell, method: str | None = None) -> Cell:
+    """The cell of even counts that this one is compared with; what is not used there is at its default, as in ``plan``."""
+    other = method is not None and method != cell.method
+    return Cell(
+        dataset=cell.dataset,
+        method=method or cell.method,
+        budget=cell.budget,
+        label=cell.label,
+        model=cell.model,
+        recipe=cell.recipe,
+        seed=cell.seed,
+        device=cell.device,
+        method_options={} if other else cell.method_options,
+        method_file=None if other else cell.method_file,
+    )
+
+
+def _accuracy(finished: _Finished, measure: str) -> dict[int, float]:
+    return {seed: result["accuracy"][measure] for seed, result in finished.items()}
+
+
+def _verdict(cell: Cell, against: Difference, ours: _Finished, uniform: _Finished) -> str:
+    common = [seed for seed in ours if seed in uniform]
+    if all(ours[seed]["training"] == uniform[seed]["training"] for seed in common):
+        return SAME if cell.allocator == "uniform" else KEPT_EVEN
+    return verdict(against)
+
+
+def _mean_seconds(finished: _Finished) -> dict[str, float]:
+    return {step: sum(one["seconds"].get(step, 0.0) for one in finished.values()) / len(finished) for step in SECONDS}

@@ -1,0 +1,143 @@
+"""The last layer alone: multinomial logistic regression on frozen features, fitted by Newton's method.
+
+    J(W) = sum_i cross_entropy(x_i W + log_prior, y_i) + l2 / 2 * |W|^2,    x = [features, 1]
+
+The sum rather than the mean, so that adding a sample does not change the strength of the penalty. Newton steps are solved by
+preconditioned conjugate gradients, with Böhning's bound on the Hessian (Ann. Inst. Stat. Math. 1992: H <= 1/2 X'X + l2) as
+preconditioner; nothing of size (C d)^2 is formed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_NEWTON_STEPS = 50
+_SOLVE_STEPS = 100
+_HALVINGS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Standardiser:
+    """Maps features to the space of the probe: centred, turned onto their main directions, one scale for all.
+
+    Attributes:
+        mean: float64 ``[d]``.
+        basis: float64 ``[d, k]``.
+    """
+
+    mean: Tensor
+    basis: Tensor
+
+    @staticmethod
+    def of(features: Tensor, dimensions: int) -> Standardiser:
+        """Fitted to ``features`` ``[n, d]``: their first ``dimensions`` principal directions, scaled so that E|x|^2 = 1."""
+        wide = features.double()
+        mean = wide.mean(0)
+        centred = wide - mean
+        kept = min(dimensions, *centred.shape)
+        if kept < centred.shape[1]:
+            _, vectors = torch.linalg.eigh(centred.T @ centred)
+            basis = vectors[:, -kept:]
+        else:
+            basis = torch.eye(kept, dtype=torch.float64)
+        scale = (centred @ basis).square().sum(1).mean().sqrt().clamp_min(1e-12)
+        return Standardiser(mean, basis / scale)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """float64 ``[n, k + 1]``: the mapped features and a column of ones."""
+        mapped = (features.double() - self.mean) @ self.basis
+        return torch.cat([mapped, torch.ones(len(mapped), 1, dtype=torch.float64)], dim=1)
+
+
+def fit(
+    inputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    l2: float,
+    log_prior: Tensor | None = None,
+    start: Tensor | None = None,
+    tolerance: float = 1e-3,
+) -> Tensor:
+    """The weights W that minimise J.
+
+    Args:
+        inputs: float64 ``[n, d]``, a column of ones included.
+        labels: int64 ``[n]``.
+        num_classes: C.
+        l2: strength of the penalty, above 0.
+        log_prior: float64 ``[C]`` added to the logits (:func:`dqas_plugin.training.log_prior`), or None.
+        start: float64 ``[d, C]`` to start from.
+        tolerance: stop when no entry of the gradient exceeds it.
+
+    Returns:
+        float64 ``[d, C]``.
+    """
+    weights = torch.zeros(inputs.shape[1], num_classes, dtype=torch.float64) if start is None else start.clone()
+    prior = torch.zeros(num_classes, dtype=torch.float64) if log_prior is None else log_prior.double()
+    factor = torch.linalg.cholesky(0.5 * inputs.T @ inputs + l2 * torch.eye(inputs.shape[1], dtype=torch.float64))
+
+    def loss(candidate: Tensor) -> Tensor:
+        logits = inputs @ candidate + prior
+        return functional.cross_entropy(logits, labels, reduction="sum") + 0.5 * l2 * candidate.square().sum()
+
+    current = loss(weights)
+    for _ in range(_NEWTON_STEPS):
+        probabilities = torch.softmax(inputs @ weights + prior, dim=1)
+        residuals = probabilities.clone()
+        residuals[torch.arange(len(labels)), labels] -= 1.0
+        gradient = inputs.T @ residuals + l2 * weights
+        if gradient.abs().max() <= tolerance:
+            break
+        direction = _solve(inputs, probabilities, l2, factor, gradient)
+        weights, current, moved = _step(loss, weights, direction, current, float((gradient * direction).sum()))
+        if not moved:
+            break
+    return weights
+
+
+def hessian_product(inputs: Tensor, probabilities: Tensor, l2: float, vector: Tensor) -> Tensor:
+    """H V = X' (P o XV - P o rowsum(P o XV)) + l2 V for ``vector`` V ``[d, C]`` and P ``[n, C]``."""
+    weighted = probabilities * (inputs @ vector)
+    return inputs.T @ (weighted - probabilities * weighted.sum(1, keepdim=True)) + l2 * vector
+
+
+def _solve(inputs: Tensor, probabilities: Tensor, l2: float, factor: Tensor, right: Tensor, relative: float = 0.05) -> Tensor:
+    """V with H V = ``right``, by preconditioned conjugate gradients; loose, since Newton's method corrects it."""
+    solution = torch.zeros_like(right)
+    residual = right.clone()
+    preconditioned = torch.cholesky_solve(residual, factor)
+    direction = preconditioned.clone()
+    product = (residual * preconditioned).sum()
+    goal = relative * right.norm()
+    for _ in range(_SOLVE_STEPS):
+        if residual.norm() <= goal:
+            break
+        image = hessian_product(inputs, probabilities, l2, direction)
+        length = product / (direction * image).sum()
+        solution += length * direction
+        residual -= length * image
+        preconditioned = torch.cholesky_solve(residual, factor)
+        following = (residual * preconditioned).sum()
+        direction = preconditioned + following / product * direction
+        product = following
+    return solution
+
+
+def _step(
+    loss: Callable[[Tensor], Tensor], weights: Tensor, direction: Tensor, current: Tensor, slope: float
+) -> tuple[Tensor, Tensor, bool]:
+    """Backtracking line search along ``-direction``."""
+    length = 1.0
+    for _ in range(_HALVINGS):
+        candidate = weights - length * direction
+        value = loss(candidate)
+        if value <= current - 1e-4 * length * slope:
+            return candidate, value, True
+        length *= 0.5
+    return weights, current, False

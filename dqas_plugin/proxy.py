@@ -1,0 +1,164 @@
+"""What an allocator asks: "train on these class counts and score every class", answered from training data alone.
+
+Two answers. The *probe* fits only a last layer, on features of a network that was trained once on an even random draw of the
+same budget: of all cheap proxies it agreed best with real training (correlation .93 over 24 allocations, at about 1/95 of the
+cost). *Training* is the real thing. In both, each seed holds out other training images, scores them, and leaves them out of
+what is trained on; the test split is never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dqas_plugin.data import ImageDataset, IntArray
+from dqas_plugin.datasets.splits import BoolArray
+from dqas_plugin.errors import UserError
+from dqas_plugin.logistic import Standardiser, fit
+from dqas_plugin.losses import log_prior
+from dqas_plugin.plugins import announce_epoch
+from dqas_plugin.precision import Build
+from dqas_plugin.recipes import Prior, Recipe
+from dqas_plugin.scores import ClassScores
+from dqas_plugin.seeding import derive, generator
+from dqas_plugin.training import train
+
+Evaluate = Callable[[IntArray, int], ClassScores]
+Pick = Callable[[IntArray, BoolArray], IntArray]
+"""``pick(counts, without)``: dataset indices of ``counts[c]`` samples of every class, none of them in the mask ``without``."""
+
+_HELD_OUT = 1000  # images a class at most: a standard error of about one point in a class, .3 in the mean of ten
+_DIMENSIONS = 64  # of the probe
+_PENALTIES = (0.01, 0.1, 1.0, 10.0)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Draws the images that an evaluation is scored on.
+
+    Attributes:
+        labels: int64 ``[N]``.
+        sizes: int64 ``[C]``, how many of each class are held out.
+        never: bool ``[N]``, images that may not be held out (the probe's network was trained on them).
+    """
+
+    labels: IntArray
+    sizes: IntArray
+    never: BoolArray
+
+    @staticmethod
+    def of(labels: IntArray, even: IntArray, never: BoolArray) -> HeldOut:
+        """Half of what an even split leaves of each class, within a fifth and a half of the class, at most 1,000 images.
+
+        Raises:
+            UserError: if a class has too few images to hold any out.
+        """
+        members = np.bincount(labels, minlength=len(even))
+        free = np.bincount(labels[~never], minlength=len(even))
+        wanted = np.clip((members - even) // 2, members // 5, members // 2).clip(1, _HELD_OUT)
+        sizes = np.minimum(wanted, free).astype(np.int64)
+        if (sizes < 1).any():
+            label = int(np.argmin(sizes))
+            raise UserError(
+                f"class {label} has {members[label]} images, too few to hold some out and measure class counts on: "
+                "lower the budget, or use the allocator 'uniform'"
+            )
+        return HeldOut(labels, sizes, never)
+
+    def draw(self, seed: int) -> BoolArray:
+        """The images held out for ``seed``, bool ``[N]``."""
+        mask = np.zeros(len(self.labels), dtype=bool)
+        for label, size in enumerate(self.sizes):
+            free = np.flatnonzero((self.labels == label) & ~self.never)
+            mask[generator(seed, "held-out", label).choice(free, size, replace=False)] = True
+        return mask
+
+
+def even_draw(labels: IntArray, counts: IntArray, seed: int) -> IntArray:
+    """``counts[c]`` random samples of every class (at most half of it): what the network of the probe is trained on."""
+    parts = []
+    for label, count in enumerate(counts):
+        members = np.flatnonzero(labels == label)
+        taken = max(1, min(int(count), len(members) // 2))
+        parts.append(generator(seed, "probe-set", label).choice(members, taken, replace=False))
+    return np.sort(np.concatenate(parts))
+
+
+def probe_evaluator(
+    features: Tensor, labels: IntArray, pick: Pick, held_out: HeldOut, even: IntArray, prior: Prior
+) -> Evaluate:
+    """Fit a last layer on frozen features for every question.
+
+    The strength of its penalty is chosen once, at even counts, by the held-out log-loss.
+
+    Args:
+        features: float32 ``[N, d]`` of all training images, from a network trained on :func:`even_draw`.
+        labels: int64 ``[N]``.
+        pick: chooses the samples.
+        held_out: chooses what is scored.
+        even: int64 ``[C]``, even counts.
+        prior: as in training; ``balanced`` takes the class frequencies out of the probe's loss too.
+    """
+    truth = torch.from_numpy(labels)
+    first = np.flatnonzero(held_out.never) if held_out.never.any() else np.arange(len(labels))
+    inputs = Standardiser.of(features[torch.from_numpy(first)], _DIMENSIONS)(features)
+    num_classes = len(even)
+
+    def fitted(counts: IntArray, held: BoolArray, l2: float, start: Tensor | None) -> Tensor:
+        chosen = torch.from_numpy(pick(counts, held))
+        offset = log_prior(truth[chosen], num_classes).double() if prior == "balanced" else None
+        return fit(inputs[chosen], truth[chosen], num_classes, l2=l2, log_prior=offset, start=start, tolerance=1e-2)
+
+    def scores(weights: Tensor, held: BoolArray) -> ClassScores:
+        scored = torch.from_numpy(np.flatnonzero(held))
+        return class_scores(inputs[scored] @ weights, truth[scored], num_classes)
+
+    held = held_out.draw(0)
+    tried = [(l2, fitted(even, held, l2, None)) for l2 in _PENALTIES]
+    best, start = min(tried, key=lambda one: float(np.mean(scores(one[1], held).loss)))
+
+    def evaluate(counts: IntArray, seed: int) -> ClassScores:
+        held = held_out.draw(seed)
+        return scores(fitted(counts, held, best, start), held)
+
+    return evaluate
+
+
+def training_evaluator(
+    data: ImageDataset, build: Build, recipe: Recipe, pick: Pick, held_out: HeldOut, device: torch.device | str
+) -> Evaluate:
+    """Train a fresh network for every question, and score it on the images held out (``--proxy train``).
+
+    Args:
+        data: the training images.
+        build: makes the network.
+        recipe: how it is trained, the same as the final network.
+        pick: chooses the samples.
+        held_out: chooses what is scored.
+        device: where to train.
+    """
+
+    def evaluate(counts: IntArray, seed: int) -> ClassScores:
+        held = held_out.draw(seed)
+        chosen, scored = data.subset(pick(counts, held)), data.subset(np.flatnonzero(held))
+        result = train(
+            build, chosen, recipe, derive(seed, "proxy"), device=device, test=scored, evaluations=1, on_epoch=announce_epoch
+        )
+        assert result.last is not None
+        return result.last
+
+    return evaluate
+
+
+def class_scores(logits: Tensor, labels: Tensor, num_classes: int) -> ClassScores:
+    """Accuracy and mean negative log-likelihood of every class, of logits ``[n, C]``; NaN for a class without samples."""
+    sizes = torch.bincount(labels, minlength=num_classes).double()
+    hits = (logits.argmax(dim=1) == labels).double()
+    losses = functional.cross_entropy(logits, labels, reduction="none").double()
+    accuracy, loss = (torch.bincount(labels, one, minlength=num_classes) / sizes for one in (hits, losses))
+    return ClassScores(accuracy=accuracy.numpy(), loss=loss.numpy())

@@ -1,0 +1,98 @@
+"""Rank: the one loop over classes, around any selection method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dqas_plugin.contracts import Selector, Weighted
+from dqas_plugin.data import IntArray
+from dqas_plugin.errors import PluginError, UserError
+from dqas_plugin.lookup import resolve_method
+from dqas_plugin.plugins import check_options
+from dqas_plugin.request import Method
+from dqas_plugin.seeding import generator
+from dqas_plugin.selection import Ranking
+from dqas_plugin.signals import Signals
+
+
+def rank(
+    signals: Signals,
+    method: Method,
+    *,
+    counts: npt.ArrayLike,
+    seed: int = 0,
+    candidates: IntArray | None = None,
+    **options: Any,
+) -> Ranking:
+    """Order the samples of every class, best first: the loop over classes.
+
+    Args:
+        signals: what the method reads (``Signals.from_arrays`` needs no network).
+        method: name, selector or function.
+        counts: int ``[C]``, how deep to rank each class; cut to the size of the class.
+        seed: of everything random.
+        candidates: dataset indices that may be ranked; None: all.
+        options: of the method, e.g. ``objective="eq7"``.
+
+    Raises:
+        UserError: for an unknown method or option.
+        PluginError: if the method's answer is not what it promised; the message names it.
+    """
+    selector, preset = as_selector(method)
+    chosen = {**preset, **options}
+    check_options(selector, "method", chosen)
+    depths = np.asarray(counts, dtype=np.int64)
+    if depths.shape != (signals.num_classes,):
+        raise UserError(f"counts must be one number for each of the {signals.num_classes} classes, not {depths.size}")
+    order, weights = [], []
+    for label, depth in enumerate(depths):
+        view = signals.view(label, candidates)
+        wanted = min(int(depth), len(view.indices))
+        answer = selector(view, wanted, generator(seed, "rank", label), **chosen) if wanted else np.empty(0, np.int64)
+        positions, weighed = _checked(selector, answer, wanted, len(view.indices))
+        order.append(view.indices[positions])
+        weights.append(weighed)
+    given = [one for one in weights if one is not None]
+    provenance = {"options": dict(chosen), "seed": seed}
+    return Ranking(tuple(order), selector.name, selector.nested, tuple(given) if len(given) == len(order) else None, provenance)
+
+
+def as_selector(method: Method) -> tuple[Selector, dict[str, Any]]:
+    """The selector behind a name or a function, and the options that the name carries."""
+    found, options = resolve_method(method) if isinstance(method, str) else (method, {})
+    if isinstance(found, Selector):
+        return found, options
+    if callable(found):
+        name = getattr(found, "__name__", type(found).__name__)
+        return Selector(name, found, name, needs=frozenset({"features", "logits", "images"})), options
+    raise UserError(f"a {type(found).__name__} cannot rank samples: give the name of a method or a function")
+
+
+def _checked(selector: Selector, answer: Any, wanted: int, size: int) -> tuple[IntArray, npt.NDArray[np.float64] | None]:
+    """The positions of an answer (and its weights), or an error that names the method and what it did."""
+    weights = None
+    if isinstance(answer, Weighted):
+        answer, weights = answer
+    raw = answer.detach().cpu().numpy() if isinstance(answer, torch.Tensor) else np.asarray(answer)
+    fault = None
+    if raw.ndim != 1 or raw.dtype.kind not in "iu":
+        fault = f"must return one row of whole numbers, not {raw.dtype} {raw.shape}"
+    elif len(raw) < wanted:
+        fault = f"returned {len(raw)} positions but {wanted} were asked for"
+    elif len(raw) and (raw.min() < 0 or raw.max() >= size):
+        fault = f"returned a position outside 0..{size - 1}"
+    elif len(np.unique(raw)) != len(raw):
+        fault = "returned a position twice"
+    if fault:
+        raise PluginError(f"the method '{selector.name}' {fault}: mend it, or use another method")
+    positions = raw[:wanted].astype(np.int64)
+    if weights is None:
+        return positions, None
+    values = np.asarray(weights, dtype=np.float64)[:wanted]
+    if values.shape != positions.shape or not np.isfinite(values).all() or (values < 0).any():
+        raise PluginError(f"the method '{selector.name}' must give one weight of at least 0 for every position")
+    return positions, values

@@ -1,0 +1,69 @@
+"""All that a selection depends on, as one value that plugins can read and change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dqas_plugin.contracts import Selector
+from dqas_plugin.data import ImageDataset, IntArray
+from dqas_plugin.errors import UserError
+from dqas_plugin.recipes import Recipe
+from dqas_plugin.recipes import recipe as named_recipe
+from dqas_plugin.selection import Ranking
+
+Method = str | Selector | Ranking | Callable[..., Any] | npt.NDArray[Any]
+DEFAULT_MODEL = "convnet3-small"
+DEFAULT_RECIPE = "quick"
+
+
+@dataclass(eq=False)
+class SelectionRequest:
+    """All that a selection depends on. A plugin around ``dqas_select`` may change it, most often by :meth:`restrict`.
+
+    Attributes:
+        data: the training images.
+        method: name, selector, function, ranking or indices.
+        budget: samples to choose.
+        method_options: options of the method.
+        allocator: name of the rule for class counts.
+        allocator_options: its options.
+        refiner: name of the rule for the last samples, or None.
+        refine_share: part of the budget that the refiner spends.
+        goal: what "better" means to the allocator: class-mean accuracy, accuracy at the natural frequencies, lowest class.
+        proxy: what an allocator trains: a last layer (``probe``) or the network (``train``).
+        model: network of the signals and of the proxy.
+        recipe: how they are trained.
+        seed: of everything random.
+        device: where networks are trained.
+        candidates: int64 dataset indices that may be selected; None: all.
+        report: called with a few words whenever a long step begins.
+    """
+
+    data: ImageDataset
+    method: Method
+    budget: int
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    allocator: str = "uniform"
+    allocator_options: Mapping[str, Any] = field(default_factory=dict)
+    refiner: str | None = None
+    refine_share: float = 0.1
+    goal: str = "mean"
+    proxy: str = "probe"
+    model: str = DEFAULT_MODEL
+    recipe: Recipe = field(default_factory=lambda: named_recipe(DEFAULT_RECIPE))
+    seed: int = 0
+    device: str = "cpu"
+    candidates: IntArray | None = None
+    report: Callable[[str], None] = lambda words: None
+
+    def restrict(self, indices: npt.ArrayLike) -> None:
+        """Allow only these dataset indices (of those allowed so far) to be selected."""
+        allowed = np.unique(np.asarray(indices, dtype=np.int64))
+        if len(allowed) and not (0 <= allowed[0] and allowed[-1] < len(self.data)):
+            raise UserError(f"candidates must be indices 0..{len(self.data) - 1} into {self.data.name}")
+        self.candidates = allowed if self.candidates is None else np.intersect1d(allowed, self.candidates)

@@ -1,0 +1,69 @@
+"""What a grid will cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dqas_plugin.bench import Cell, Store, estimate, open_dataset, plan
+from dqas_plugin.bench.cost import measured_speed
+from dqas_plugin.recipes import recipe
+
+QUICK = recipe("quick").with_(precision="fp32")  # 300 iterations, batch 64, 10 proxy epochs
+
+
+def grid() -> list[Cell]:
+    return plan(open_dataset("digits"), ["graphcut"], ratios=[0.05], allocators=["adaptive"], seeds=2, recipe=QUICK)
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    """digits has 1,438 training and 359 test images; 72 images make batches of 36; an evaluated image costs a third."""
+    found = estimate(grid(), tmp_path / "none", jobs=1, speed=lambda cell, device: 1000.0)
+    training = (300 * 36 + 5 * 359 / 3) / 1000
+    proxy = 1438 * (10 + 1 / 3) / 1000
+    assert (found.cells, found.stored, found.proxies, found.trainings, found.searches) == (6, 0, 4, 6, 2)
+    assert found.seconds == pytest.approx(2 * proxy + 2 * training + 6 * training)
+    assert not (tmp_path / "none").exists()
+    assert str(found) == (
+        "6 cells, 0 of them stored; left to do: at most 4 trainings of proxies and 6 of final networks, about 2 min with 1 job "
+        "(an estimate, from a few training steps on this machine); not counted: the search for class counts in 2 cells"
+    )
+
+
+def test_more_jobs_take_less_time(tmp_path: Path) -> None:
+    one, two = (estimate(grid(), tmp_path, jobs=jobs, speed=lambda cell, device: 100.0) for jobs in (1, 2))
+    assert two.seconds == pytest.approx(one.seconds / 2 + 4)  # and the workers have to start
+
+
+def test_what_is_stored_is_not_counted(tmp_path: Path) -> None:
+    cells = grid()
+    with Store(tmp_path) as store:
+        for cell in cells[:4]:
+            store.add_cell(cell, {})
+    left = estimate(cells, tmp_path, jobs=1, speed=lambda cell, device: 1000.0)
+    assert (left.stored, left.trainings) == (4, 2)
+    assert str(estimate(cells[:4], tmp_path)) == "all 4 cells are stored: nothing is left to do"
+
+
+def test_random_alone_needs_no_proxy(tmp_path: Path) -> None:
+    found = estimate(plan(open_dataset("digits"), []), tmp_path, speed=lambda cell, device: 1e6)
+    assert (found.proxies, found.searches) == (0, 0)
+    assert "not counted" not in str(found)
+
+
+def test_the_speed_is_measured_once_for_a_model_and_recipe(tmp_path: Path) -> None:
+    asked = []
+
+    def speed(cell: Cell, device: str) -> float:
+        asked.append(cell.budget)
+        return 1000.0
+
+    cells = plan(open_dataset("digits"), ["graphcut"], ratios=[0.05, 0.1])
+    estimate([*cells, *(replace(cell, model="resnet18") for cell in cells)], tmp_path, speed=speed)
+    assert asked == [144, 144]
+
+
+def test_a_real_measurement() -> None:
+    assert measured_speed(grid()[0], "cpu") > 10

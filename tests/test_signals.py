@@ -1,0 +1,381 @@
+"""Signals and views, implicit gradients against automatic differentiation, and the cache of proxy trainings."""
+
+from __future__ import annotations
+
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch.nn import functional
+
+from dqas_plugin import signals as module
+from dqas_plugin.data import ImageDataset
+from dqas_plugin.errors import DqasError, UserError
+from dqas_plugin.gradients import LastLayerGradients, residuals_of
+from dqas_plugin.models import Network, convnet3_small
+from dqas_plugin.recipes import Recipe
+from dqas_plugin.signals import Signals, compute_signals
+from dqas_plugin.training import EpochReport, outputs
+
+RECIPE = Recipe("tiny", iterations=6, batch=16, lr=0.05, precision="fp32", proxy_epochs=2)
+
+
+def arrays(seed: int = 0, count: int = 30) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    draws = np.random.default_rng(seed)
+    features = draws.normal(size=(count, 5)).astype(np.float32)
+    return features, draws.normal(size=(count, 3)).astype(np.float32) * 2, draws.integers(0, 3, count)
+
+
+def made(seed: int = 0) -> Signals:
+    return Signals.from_arrays(*arrays(seed))
+
+
+class TestFromArrays:
+    def test_numpy_torch_and_lists_are_alike(self) -> None:
+        features, logits, labels = arrays()
+        for convert in (torch.from_numpy, np.ndarray.tolist, lambda one: one.astype(one.dtype.newbyteorder(">"))):
+            found = Signals.from_arrays(convert(features), convert(logits), convert(labels))
+            assert found.features is not None
+            assert found.logits is not None
+            assert found.features.dtype == found.logits.dtype == torch.float32
+            assert found.labels.dtype == torch.int64
+            assert np.array_equal(found.features.numpy(), features)
+            assert np.array_equal(found.logits.numpy(), logits)
+            assert np.array_equal(found.labels.numpy(), labels)
+            assert (len(found), found.num_classes) == (30, 3)
+
+    def test_memory_is_shared_where_the_type_fits(self) -> None:
+        features, logits, labels = arrays()
+        found = Signals.from_arrays(features, logits, labels)
+        assert found.features is not None
+        assert np.shares_memory(found.features.numpy(), features)
+
+    @pytest.mark.parametrize("change", [lambda one: one[::-1], np.asfortranarray, lambda one: one.astype("f8")])
+    def test_any_layout(self, change: Any) -> None:
+        features, logits, labels = arrays()
+        found = Signals.from_arrays(change(features), logits, labels)
+        assert found.features is not None
+        assert np.array_equal(found.features.numpy(), change(features).astype(np.float32))
+
+    def test_read_only_arrays_give_no_warning(self) -> None:
+        features, logits, labels = arrays()
+        for one in (features, logits, labels):
+            one.setflags(write=False)
+        assert len(Signals.from_arrays(features, logits, labels)) == 30  # warnings are errors here
+
+    def test_signals_may_be_absent(self) -> None:
+        features, logits, labels = arrays()
+        assert Signals.from_arrays(features, None, labels).num_classes == labels.max() + 1
+        assert Signals.from_arrays(None, logits, labels).view(0).losses.ndim == 1
+        bare = Signals.from_arrays(None, None, labels, num_classes=7)
+        assert (bare.num_classes, len(bare.view(6))) == (7, 0)
+        for name in ("features", "logits", "images", "probabilities", "losses", "gradients"):
+            with pytest.raises(UserError, match="have no"):
+                getattr(bare.view(0), name)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"features": np.zeros((29, 5))}, "30 labels"),
+            ({"features": np.zeros((30, 0))}, "features must have one row"),
+            ({"features": np.zeros(30)}, "features must have one row"),
+            ({"features": np.full((30, 2), np.nan)}, "features must be finite"),
+            ({"features": np.full((30, 2), 1e39)}, "features must be finite"),
+            ({"features": np.full((30, 2), "x")}, "features must be numbers"),
+            ({"features": np.zeros((30, 2), complex)}, "features must be numbers"),
+            ({"logits": np.full((30, 3), np.inf)}, "logits must be finite"),
+            ({"logits": np.zeros((30, 2))}, "0..1"),
+            ({"logits": np.zeros((30, 3)), "num_classes": 4}, "3 columns for 4 classes"),
+            ({"labels": np.zeros(30)}, "whole numbers"),
+            ({"labels": np.zeros(30, bool)}, "whole numbers"),
+            ({"labels": np.full(30, -1)}, "must lie in 0..2"),
+            ({"labels": np.zeros((30, 1), int)}, "one whole number per sample"),
+            ({"labels": []}, "one whole number per sample"),
+            ({"images": np.zeros((30, 8, 8), np.uint8)}, "images must be uint8"),
+            ({"images": np.zeros((30, 3, 8, 8), np.float32)}, "images must be uint8"),
+            ({"images": np.zeros((29, 3, 8, 8), np.uint8)}, "images must be uint8"),
+        ],
+    )
+    def test_mistakes_are_one_sentence(self, changes: dict[str, Any], message: str) -> None:
+        features, logits, labels = arrays()
+        labels[0] = 2
+        given = {"features": features, "logits": logits, "labels": labels, **changes}
+        with pytest.raises(UserError, match=message) as caught:
+            Signals.from_arrays(given.pop("features"), given.pop("logits"), given.pop("labels"), **given)
+        assert "\n" not in str(caught.value)
+
+
+class TestView:
+    def test_is_one_class_in_the_order_of_the_dataset(self) -> None:
+        features, logits, labels = arrays()
+        images = np.random.default_rng(1).integers(0, 256, (30, 1, 4, 4), dtype=np.uint8)
+        whole = Signals.from_arrays(features, logits, labels, images)
+        for label in range(3):
+            view = whole.view(label)
+            rows = np.flatnonzero(labels == label)
+            assert view.label == label
+            assert view.indices.dtype == np.int64
+            assert view.indices.tolist() == rows.tolist() == whole.members(label).tolist()
+            assert np.array_equal(view.features.numpy(), features[rows])
+            assert np.array_equal(view.logits.numpy(), logits[rows])
+            assert np.array_equal(view.images.numpy(), images[rows])
+            assert view.labels.tolist() == [label] * len(rows) == [label] * len(view)
+
+    def test_probabilities_and_losses_are_their_definitions(self) -> None:
+        _, logits, labels = arrays()
+        view = made().view(1)
+        wide = logits[labels == 1].astype(np.float64)
+        expected = np.exp(wide) / np.exp(wide).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(view.probabilities.numpy(), expected, rtol=1e-5)
+        np.testing.assert_allclose(view.losses.numpy(), -np.log(expected[:, 1]), rtol=1e-4, atol=1e-6)
+
+    def test_candidates_restrict_rows_and_whole(self) -> None:
+        whole = made()
+        candidates = np.array([29, 3, 4, 5, 3, 20, 21])  # any order, repeats do no harm
+        for label in range(3):
+            view = whole.view(label, candidates)
+            assert view.indices.tolist() == [one for one in sorted(set(candidates)) if whole.labels[one] == label]
+            assert view.whole.indices.tolist() == sorted(set(candidates))
+            assert torch.equal(view.whole.labels, whole.labels[np.sort(np.unique(candidates))])
+
+    def test_whole_is_every_sample_and_copies_nothing(self) -> None:
+        whole = made()
+        view = whole.view(2).whole
+        assert view is whole.whole is view.whole
+        assert view.features is whole.features
+        assert view.indices.tolist() == list(range(30))
+        with pytest.raises(DqasError, match="labels"):
+            _ = view.label
+
+    def test_values_are_computed_once(self) -> None:
+        view = made().view(0)
+        assert view.features is view.features
+        assert view.gradients is view.gradients
+
+    @pytest.mark.parametrize("candidates", [[30], [-1], [0.5], [[1, 2]], np.ones(30, bool)])
+    def test_wrong_candidates(self, candidates: Any) -> None:
+        with pytest.raises(UserError, match="candidates must"):
+            made().view(0, candidates)
+
+    @pytest.mark.parametrize("label", [-1, 3])
+    def test_a_class_that_is_not_there(self, label: int) -> None:
+        with pytest.raises(UserError, match=f"no class {label}"):
+            made().view(label)
+
+    def test_no_candidates_is_an_empty_view(self) -> None:
+        view = made().view(0, [])
+        assert (len(view), view.features.shape, view.losses.shape, len(view.gradients)) == (0, (0, 5), (0,), 0)
+
+    def test_subset(self) -> None:
+        whole, rows = made(), [7, 2, 9]
+        part = whole.subset(rows)
+        assert part.features is not None
+        assert whole.features is not None
+        assert torch.equal(part.features, whole.features[rows])
+        assert torch.equal(part.labels, whole.labels[rows])
+        assert part.num_classes == 3
+        with pytest.raises(UserError, match="indices must"):
+            whole.subset([30])
+
+
+class TestGradients:
+    @pytest.fixture
+    def implicit(self) -> LastLayerGradients:
+        return made().whole.gradients
+
+    @pytest.fixture
+    def written_out(self) -> torch.Tensor:
+        """``[n, C, d + 1]`` by automatic differentiation of a linear layer that gives these very logits."""
+        features, logits, labels = (torch.from_numpy(one) for one in arrays())
+        rows = []
+        for one, scores, label in zip(features.double(), logits.double(), labels, strict=True):
+            head = torch.zeros(3, 6, dtype=torch.float64)
+            head[:, 5] = scores
+            head.requires_grad_()
+            loss = functional.cross_entropy((head @ torch.cat([one, torch.ones(1)]))[None], label[None])
+            rows.append(torch.autograd.grad(loss, head)[0])
+        return torch.stack(rows)
+
+    def test_products_and_norms(self, implicit: LastLayerGradients, written_out: torch.Tensor) -> None:
+        flat = written_out.flatten(1)
+        torch.testing.assert_close(implicit.squared_norms, flat.square().sum(dim=1))
+        torch.testing.assert_close(implicit.norms, flat.norm(dim=1))
+        torch.testing.assert_close(implicit.products(4), flat @ flat[4], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(implicit.products_with([4, 0, 4]), flat @ flat[[4, 0, 4]].T, rtol=1e-5, atol=1e-6)
+
+    def test_sums(self, implicit: LastLayerGradients, written_out: torch.Tensor) -> None:
+        weights = torch.linspace(-1, 2, 30)
+        torch.testing.assert_close(implicit.total(), written_out.sum(dim=0))
+        torch.testing.assert_close(implicit.total(weights), (weights.double()[:, None, None] * written_out).sum(dim=0))
+        mean = written_out.mean(dim=0)
+        torch.testing.assert_close(implicit.along(mean), written_out.flatten(1) @ mean.flatten())
+
+    def test_chunks_do_not_show(self, implicit: LastLayerGradients, monkeypatch: pytest.MonkeyPatch) -> None:
+        total, along = implicit.total(), implicit.along(implicit.total())
+        monkeypatch.setattr("dqas_plugin.gradients._CHUNK", 7)
+        again = LastLayerGradients(implicit.residuals, implicit.features)
+        torch.testing.assert_close(again.total(), total)
+        torch.testing.assert_close(again.along(total), along)
+        torch.testing.assert_close(again.squared_norms, implicit.squared_norms)
+
+    def test_the_residual_of_a_fitted_sample_keeps_its_digits(self) -> None:
+        residuals = residuals_of(torch.tensor([[50.0, 0.0, 1.0]]), torch.tensor([0]))
+        expected = np.exp(-50.0) * np.array([-(1 + np.e), 1, np.e])
+        np.testing.assert_allclose(residuals[0].numpy(), expected, rtol=1e-12)
+
+
+def dataset(seed: int = 0, counts: tuple[int, ...] = (12, 9, 0, 15)) -> ImageDataset:
+    draws = np.random.default_rng(seed)
+    labels = draws.permutation(np.repeat(np.arange(len(counts)), counts))
+    images = (draws.integers(0, 100, (len(labels), 1, 8, 8)) + 40 * labels[:, None, None, None]).astype(np.uint8)
+    names = tuple(f"class {one}" for one in range(len(counts)))
+    return ImageDataset(torch.from_numpy(images), torch.from_numpy(labels), names, "toy", mirror=False)
+
+
+class Counting:
+    """Builds the small ConvNet and counts how often."""
+
+    def __init__(self) -> None:
+        self.built = 0
+
+    def __call__(self, shape: tuple[int, int, int], classes: int) -> Network:
+        self.built += 1
+        return convnet3_small(shape, classes)
+
+
+class TestComputed:
+    def test_they_are_what_the_network_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        data, networks = dataset(), []
+
+        def spy(*arguments: Any, **options: Any) -> Any:
+            result = train(*arguments, **options)
+            networks.append((arguments[1:3], result))
+            return result
+
+        train = module.train
+        monkeypatch.setattr(module, "train", spy)
+        found = compute_signals(data, "small", convnet3_small, RECIPE, 3)
+        (((trained, recipe), result),) = networks
+        assert trained is data
+        assert (recipe.epochs, recipe.iterations) == (2, None)
+        features, logits = (torch.cat(one) for one in zip(*outputs(result.network, data), strict=True))
+        assert found.features is not None
+        assert found.logits is not None
+        assert torch.equal(found.features, features)
+        assert torch.equal(found.logits, logits)
+        assert found.labels is data.labels
+        assert found.images is data.images
+        hit = (logits.argmax(dim=1) == data.labels).numpy()
+        expected = [None if label == 2 else pytest.approx(hit[data.labels.numpy() == label].mean()) for label in range(4)]
+        assert found.proxy["accuracy"] == expected
+        assert found.proxy["seconds"] > 0
+
+    def test_training_happens_once(self) -> None:
+        build, reports = Counting(), list[EpochReport]()
+        first = compute_signals(dataset(), "small", build, RECIPE, 0, on_epoch=reports.append)
+        seen = len(reports)
+        again = compute_signals(dataset(), "small", build, RECIPE.with_(name="other name"), 0, on_epoch=reports.append)
+        assert (build.built, len(reports)) == (1, seen)
+        assert seen > 0
+        assert first.features is not None
+        assert again.features is not None
+        assert torch.equal(first.features, again.features)
+        assert first.proxy == again.proxy
+
+    def test_whatever_matters_makes_another_entry(self) -> None:
+        build = Counting()
+        data = dataset()
+        calls: list[dict[str, Any]] = [
+            {},
+            {"data": dataset(1)},
+            {"model": "other"},
+            {"recipe": RECIPE.with_(lr=0.04)},
+            {"seed": 1},
+            {"trained_on": np.arange(20)},
+            {"trained_on": np.arange(21)},
+        ]
+        for change in calls:
+            given: dict[str, Any] = {"data": data, "model": "small", "build": build, "recipe": RECIPE, "seed": 0, **change}
+            compute_signals(**given)
+            compute_signals(**given)
+        assert build.built == len(calls)
+
+    def test_only_some_images_are_trained_on_but_all_are_described(self) -> None:
+        data = dataset()
+        chosen = np.flatnonzero(data.labels.numpy() == 0)
+        found = compute_signals(data, "small", convnet3_small, RECIPE.with_(iterations=40), 0, trained_on=chosen)
+        assert len(found) == len(data)
+        assert found.proxy["accuracy"] == [1.0, None, None, None]
+        assert found.proxy["steps"] == 40  # the recipe itself, not its short form
+
+    def test_they_are_mapped_and_no_write_reaches_the_file(self, own_cache: Path) -> None:
+        found = compute_signals(dataset(), "small", convnet3_small, RECIPE, 0)
+        (path,) = own_cache.glob("signals/*/features.npy")
+        before = path.read_bytes()
+        assert found.features is not None
+        found.features.fill_(7)
+        assert path.read_bytes() == before
+
+    @pytest.mark.parametrize("damage", ["features.npy", "logits.npy", "meta.json", "pickle", "shape"])
+    def test_a_damaged_entry_is_computed_again(self, own_cache: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+        build = Counting()
+        first = compute_signals(dataset(), "small", build, RECIPE, 0)
+        assert first.features is not None
+        expected = first.features.clone()
+        (folder,) = (one.parent for one in own_cache.glob("signals/*/features.npy"))
+        self.break_(folder, damage)
+        with caplog.at_level(logging.WARNING):
+            again = compute_signals(dataset(), "small", build, RECIPE, 0)
+        assert build.built == 2
+        assert again.features is not None
+        assert torch.equal(again.features, expected)
+        assert "damaged" in caplog.text
+
+    def break_(self, folder: Path, damage: str) -> None:
+        features = folder / "features.npy"
+        if damage == "pickle":
+            np.save(features, np.array([{}]), allow_pickle=True)
+        elif damage == "shape":
+            np.save(features, np.zeros((3, 3), np.float32))
+        else:
+            (folder / damage).write_bytes((folder / damage).read_bytes()[:-1])
+            return
+        meta = json.loads((folder / "meta.json").read_text())
+        meta["lengths"]["features.npy"] = features.stat().st_size
+        (folder / "meta.json").write_text(json.dumps(meta))
+
+    def test_a_stop_half_way_leaves_nothing(self, own_cache: Path) -> None:
+        def stop(report: EpochReport) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, on_epoch=stop)
+        assert [one for one in (own_cache / "signals").iterdir() if one.is_dir()] == []
+
+    def test_only_one_of_many_trains(self) -> None:
+        build, data, barrier = Counting(), dataset(), Barrier(3)
+
+        def call(_: int) -> int:
+            barrier.wait(timeout=30)
+            return len(compute_signals(data, "small", build, RECIPE, 0))
+
+        with ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(call, range(3))) == [36] * 3
+        assert build.built == 1
+
+    def test_a_network_of_nonsense_is_reported(self, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "outputs", lambda *_, **__: iter([(torch.full((36, 128), torch.nan), torch.zeros(36, 4))]))
+        with pytest.raises(DqasError, match="not finite"):
+            compute_signals(dataset(), "small", convnet3_small, RECIPE, 0)
+        assert list(own_cache.glob("signals/*/features.npy")) == []
+
+    def test_a_device_that_is_not_there(self) -> None:
+        with pytest.raises(UserError, match="cuda:99"):
+            compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, device="cuda:99")
