@@ -26,7 +26,7 @@ docs:
 	$(COG) -r $(PAGES)
 
 output:
-	$(PYTHON) docs/pages.py output
+	PYTHONPATH=.:cli:adapters $(PYTHON) docs/pages.py output
 	$(COG) -r $(PAGES)
 
 bench:

@@ -6,6 +6,7 @@ A world is a set of learning curves; the oracle is found by exchanging samples b
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,11 +92,11 @@ def oracle(truth: World) -> float:
     return float(truth.accuracy(counts).mean())
 
 
-def run(truth: World, seed: int, **options: object) -> Allocation:
+def run(truth: World, seed: int, **options: Any) -> Allocation:
     return allocate(adaptive, truth.evaluate, CAPACITY, BUDGET, seed=seed, **options)
 
 
-def gains(truth: World, seeds: int, **options: object) -> FloatArray:
+def gains(truth: World, seeds: int, **options: Any) -> FloatArray:
     """True gain in class-mean accuracy over even counts, a seed each."""
     even = truth.accuracy(np.full(CLASSES, EVEN)).mean()
     return np.array([truth.accuracy(run(truth, seed, **options).counts).mean() - even for seed in range(seeds)])

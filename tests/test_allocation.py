@@ -277,7 +277,7 @@ def transcription(seed: int, budget: int, iterations: int, lb: float) -> tuple[l
     classes, capacity = range(len(CAPACITY)), np.array(CAPACITY)
 
     def g(rho: list[float]) -> list[int]:
-        return round_counts(np.array(rho), budget, capacity).tolist()
+        return [int(one) for one in round_counts(np.array(rho), budget, capacity)]
 
     a = list(noiseless(np.array(g([1.0] * len(CAPACITY))), 0).accuracy)  # lines 1, 2
     rho = [rng.random() for _ in classes]  # line 3

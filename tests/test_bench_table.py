@@ -82,7 +82,7 @@ def test_the_goal_is_what_is_compared() -> None:
     assert adaptive.measure == "worst"
     assert adaptive.versus_uniform is not None
     assert adaptive.versus_uniform.mean == pytest.approx(np.mean([0.05, 0.03, 0.07]))
-    assert "+5.0 points of the worst class [0.0, 10.0] against the even split" in plain(tabulate(cells, results(cells)), 200)
+    assert "+5.0 points of the worst class [0.0, 10.0] against even counts" in plain(tabulate(cells, results(cells)), 200)
 
 
 def test_kept_even_counts() -> None:
@@ -113,7 +113,7 @@ def test_one_seed_claims_nothing() -> None:
     cells = [cell for cell in CELLS if cell.seed == 0]
     text = plain(tabulate(cells, results(cells)), 200)
     assert rows(cells, results(cells))[-1].verdict == "one seed, no verdict"
-    assert "+2.0 points against the even split: one seed, no verdict; run more seeds." in text
+    assert "+2.0 points against even counts: one seed, no verdict; run more seeds." in text
     assert "±" not in text.partition("5 % (")[2]
     assert "better" not in text.partition("5 % (")[2]
 
@@ -123,7 +123,7 @@ def test_better_and_worse() -> None:
     for cell in CELLS[-3:]:
         found[cell.key]["accuracy"]["mean"] = GRAPHCUT[cell.seed][0] + [0.011, 0.012, 0.013][cell.seed]
     assert rows(CELLS, found)[-1].verdict == "better than uniform"
-    assert "graphcut + adaptive at 5 %: +1.2 points [1.0, 1.4] against the even split: better than uniform." in plain(
+    assert "graphcut + adaptive at 5 %: +1.2 points [1.0, 1.4] against even counts: better than uniform." in plain(
         tabulate(CELLS, found), 200
     )
     for cell in CELLS[-3:]:
@@ -178,7 +178,7 @@ random           36              1.0         0.2          2.0           81.0
 graphcut         36              1.0         0.2          2.0           83.0
   + adaptive     32–40           1.0         0.2          2.0           85.0
 
-graphcut + adaptive at 5 %: +2.0 points [-0.5, 4.5] against the even split: not better than uniform."""
+graphcut + adaptive at 5 %: +2.0 points [-0.5, 4.5] against even counts: not better than uniform."""
 
 
 def test_plain_text() -> None:

@@ -81,6 +81,18 @@ def test_channel_statistics_are_those_of_all_pixels() -> None:
     np.testing.assert_allclose(deviation.numpy(), values.std(axis=(0, 2, 3)), rtol=1e-5)
 
 
+def test_channel_statistics_of_constant_channels_and_of_a_sample() -> None:
+    constant = make([0, 1, 2], shape=(2, 4, 5))
+    constant.images[:, 1] = 51
+    mean, deviation = constant.channel_statistics
+    assert mean[1] == pytest.approx(0.2)
+    assert deviation[1] == pytest.approx(1e-3), "never 0: it is divided by"
+    images = torch.zeros(25_000, 1, 1, 1, dtype=torch.uint8)
+    images[::3] = 255  # 10,000 at most are read, every third here: only the white ones
+    many = ImageDataset(images, torch.zeros(25_000, dtype=torch.int64), ("a",), "many")
+    assert float(many.channel_statistics[0]) == 1.0
+
+
 def test_subset_has_the_images_in_order_and_its_own_fingerprint() -> None:
     data = make([0, 1, 2, 0])
     part = data.subset([3, 1])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -278,3 +280,38 @@ def test_shared_cifar10_jpeg(shared: Path) -> None:
             expected = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
         np.testing.assert_array_equal(splits.test.images[9_990 + offset].numpy(), expected)
         assert int(splits.test.labels[9_990 + offset]) == row["label"]
+
+
+REOPEN = """
+import resource, sys, time
+from dqas_plugin.datasets import parquet
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+started = time.perf_counter()
+splits = parquet.load(sys.argv[1])
+seconds = time.perf_counter() - started
+grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+print(seconds, grown, len(splits.train.labels.unique()), len(splits.test.labels.unique()))
+"""
+
+
+@pytest.mark.slow
+def test_shared_tiny_imagenet(shared: Path, own_cache: Path) -> None:
+    source = shared / "data" / "tiny-imagenet"
+    splits = parquet.load(str(source))
+    assert splits.train.images.shape == (100_000, 3, 64, 64)
+    assert splits.train.class_sizes.tolist() == [500] * 200
+    assert splits.test.class_sizes.tolist() == [50] * 200
+    assert splits.train.notes == ("1,821 grey images became RGB",)
+    command = [sys.executable, "-c", REOPEN, str(source)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    seconds, grown, *labels = map(float, done.stdout.split())
+    assert labels == [200, 200]
+    assert seconds < 2
+    assert grown < 200, "1.2 GB of pixels are mapped, not read"
+
+
+def test_shared_tiny_imagenet_has_200_labels_in_both_splits(shared: Path) -> None:
+    """Without decoding an image."""
+    for file, each in (("train-00000-of-00001.parquet", 500), ("valid-00000-of-00001.parquet", 50)):
+        table = parquet._Table.open(shared / "data" / "tiny-imagenet" / file)
+        assert np.bincount(table.labels).tolist() == [each] * 200

@@ -129,6 +129,14 @@ def test_shapes_follow_their_options() -> None:
     assert not splits.train.mirror
 
 
+@pytest.mark.parametrize(("share", "easy"), [(0.0, 0), (0.3, 3), (0.5, 5), (1.0, 10)])
+def test_shapes_ratio_of_easy_classes_is_an_option(share: float, easy: int) -> None:
+    splits = shapes.load(None, easy_share=share, modes=4, per_class=300, noise=0.0)
+    assert sum(name.startswith("easy") for name in splits.train.classes) == easy
+    distinct = [len(splits.train.images[splits.train.labels == label].unique(dim=0)) for label in range(10)]
+    assert distinct == [9] * easy + [36] * (10 - easy)  # 3x3 shifts of one mode, or of four
+
+
 def test_shapes_without_noise_have_as_many_images_as_modes_and_shifts() -> None:
     splits = shapes.load(None, classes=2, modes=2, easy_share=0.5, per_class=400, noise=0.0)
     distinct = [len(splits.train.images[splits.train.labels == label].unique(dim=0)) for label in (0, 1)]
@@ -208,6 +216,18 @@ def test_fashion_mnist_agrees_with_torchvision(tmp_path: Path) -> None:
     assert torch.equal(theirs.data, ours.images[:, 0])
     assert torch.equal(theirs.targets, ours.labels)
     assert tuple(theirs.classes) == ours.classes
+
+
+def test_real_fashion_mnist() -> None:
+    if not fashion_mnist._DEBIAN.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    splits = fashion_mnist.load(fashion_mnist._DEBIAN)
+    assert splits.train.images.shape == (60_000, 1, 28, 28)
+    assert splits.train.class_sizes.tolist() == [6000] * 10
+    assert splits.test.class_sizes.tolist() == [1000] * 10
+    assert [splits.train.classes[label] for label in splits.train.labels[:3]] == ["Ankle boot", "T-shirt/top", "T-shirt/top"]
+    assert splits.train.channel_statistics[0] == pytest.approx(0.286, abs=0.003)  # the mean that everybody normalises by
+    assert splits.train.channel_statistics[1] == pytest.approx(0.353, abs=0.003)
 
 
 IMAGES = "train-images-idx3-ubyte"

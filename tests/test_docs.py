@@ -192,6 +192,18 @@ def test_help_leaves_nothing_out() -> None:
             assert all(one in text for one in parameter.opts if one.startswith("--"))
 
 
+def test_masks_hide_numbers_and_verdicts_only() -> None:
+    own: Callable[[str], list[str]] = pages().masked
+    head = "5 % (72 images)  accuracy  vs uniform  verdict\n"
+    one = own(
+        f"{head}random  93.1 ± 0.9\n  + adaptive  91.9 ± 1.1  -0.6 [-1.8, 0.7]  not better\na + b at 5 %: -0.6 points: no."
+    )
+    other = own(f"{head}random  8.0 ± 10.9\n  + adaptive  1.0  kept even counts\n\na + b at 5 %: kept even counts.")
+    assert one == other
+    assert one != own(f"{head}random  8.0 ± 10.9\n  + paper  1.0  kept even counts\n\na + b at 5 %: kept even counts.")
+    assert [line.split()[0] for line in one] == ["%", "random", "+", "a"]
+
+
 @pytest.mark.slow
 def test_readme_output_is_what_the_command_prints() -> None:
     own: Callable[[str], list[str]] = pages().masked

@@ -65,7 +65,7 @@ def test_whole_numbers_stay(case: Case) -> None:
     shares, budget, capacity = case
     counts = round_counts(shares, budget, capacity)
     np.testing.assert_array_equal(round_counts(counts.astype(np.float64), budget, capacity), counts)
-    np.testing.assert_array_equal(round_counts(counts * 1e-3, budget, capacity), counts)
+    np.testing.assert_array_equal(round_counts(counts.astype(np.float64) / 1000, budget, capacity), counts)
 
 
 @settings(deadline=None)
@@ -87,6 +87,7 @@ def test_water_filling_is_one_scale_between_the_bounds(case: Case) -> None:
     [
         ([1, 1, 1], 10, [9, 9, 9], [4, 3, 3]),  # ties go to the lowest class
         ([1, 1, 1], 11, [9, 9, 9], [4, 4, 3]),
+        ([0.3, 0.3, 0.1 + 0.2], 10, [9, 9, 9], [4, 3, 3]),  # ... also if the last bit of a share says otherwise
         ([0.5, 0.3, 0.2], 10, [9, 9, 9], [5, 3, 2]),
         ([8, 1, 1], 10, [4, 9, 9], [4, 3, 3]),  # what the full class cannot take goes to the others
         ([8, 3, 1], 12, [4, 9, 9], [4, 6, 2]),  # ... in proportion

@@ -19,7 +19,7 @@ from dqas_plugin import precision, training
 from dqas_plugin.data import ImageDataset
 from dqas_plugin.errors import DqasError, UserError
 from dqas_plugin.losses import log_prior, sample_weights, training_loss
-from dqas_plugin.models import Network, Shape, convnet3_small
+from dqas_plugin.models import Network, Shape, convnet3, convnet3_small
 from dqas_plugin.recipes import RECIPES, Recipe, recipe
 from dqas_plugin.scores import ClassScores
 from dqas_plugin.training import EpochReport, TrainingResult, evaluate, outputs, train
@@ -296,6 +296,19 @@ def test_best_is_the_highest_of_the_evaluations(monkeypatch: pytest.MonkeyPatch)
     assert (result.last.mean, result.best.mean) == (0.5, 0.8)
 
 
+def test_last_and_best_are_per_class() -> None:
+    data, test = toy([20, 20, 20]), toy([5, 10, 15], seed=1)
+    result = train(convnet3_small, data, LEARN, 0, test=test)
+    assert result.last is not None
+    assert result.best is not None
+    assert result.best.accuracy.shape == result.best.loss.shape == (3,)
+    again = evaluate(result.network, test)
+    assert result.last.accuracy.tolist() == again.accuracy.tolist()
+    assert result.last.loss.tolist() == again.loss.tolist()
+    assert result.last.mean == pytest.approx(again.accuracy.mean())
+    assert result.last.worst == again.accuracy.min()
+
+
 # Evaluation
 
 
@@ -377,6 +390,25 @@ def test_paper_recipe() -> None:
     assert paper.prior == "balanced"
     assert paper.steps(50_000) == 200 * 391
     assert paper.steps(100) == 200
+
+
+@pytest.mark.parametrize(("name", "iterations", "batch"), [("fast", 1000, 128), ("quick", 300, 64)])
+def test_short_recipes_count_iterations(name: str, iterations: int, batch: int) -> None:
+    short = recipe(name)
+    assert (short.epochs, short.iterations, short.batch) == (None, iterations, batch)
+    assert short.steps(10) == short.steps(50_000) == iterations
+    result = train(Linear, toy([9, 5]), short.with_(precision="fp32"), 0)
+    assert result.steps == iterations
+
+
+def test_equal_epochs_and_equal_iterations_are_two_protocols() -> None:
+    few, many = toy([20, 20]), toy([200, 200])
+    by_epochs, by_iterations = (
+        recipe("quick").with_(epochs=2, precision="fp32"),
+        recipe("quick").with_(iterations=14, precision="fp32"),
+    )
+    assert [train(Linear, one, by_epochs, 0).steps for one in (few, many)] == [2, 14]
+    assert [train(Linear, one, by_iterations, 0).steps for one in (few, many)] == [14, 14]
 
 
 def test_steps() -> None:
@@ -471,6 +503,35 @@ def test_real_probe_and_explicit_precision(monkeypatch: pytest.MonkeyPatch, tmp_
     assert precision.resolve("bf16", Linear, (1, 8, 8)) == "bf16"
     with pytest.raises(UserError, match="unknown precision 'bf61'"):
         precision.resolve("bf61", Linear, (1, 8, 8))
+
+
+def test_the_probe_uses_one_thread_and_the_answer_is_for_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    seen = []
+
+    def count(*_: object) -> float:
+        seen.append(torch.get_num_threads())
+        return 1.0
+
+    monkeypatch.setattr(precision, "_step_seconds", count)
+    try:
+        torch.set_num_threads(3)
+        assert precision._probe(Linear((1, 8, 8), 10), (1, 8, 8)) == 1.0
+        assert torch.get_num_threads() == 3
+        key = precision._machine_and_network(Linear((1, 8, 8), 10), (1, 8, 8))
+        torch.set_num_threads(1)
+        assert precision._machine_and_network(Linear((1, 8, 8), 10), (1, 8, 8)) == key
+    finally:
+        torch.set_num_threads(threads)
+    assert set(seen) == {1}
+
+
+@pytest.mark.parametrize("build", [convnet3, convnet3_small])
+@pytest.mark.parametrize("kind", ["auto", "bf16"])
+def test_same_seed_same_bits_in_the_chosen_precision_too(build: Any, kind: str) -> None:
+    data = toy([20, 9, 13], channels=3, side=16)
+    chosen = dataclasses.replace(SHORT, precision=kind)
+    assert same(train(build, data, chosen, 5), train(build, data, chosen, 5))
 
 
 def test_training_in_bf16_learns_too() -> None:

@@ -155,7 +155,13 @@ def _set_debug(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.command.debug = wanted
 
 
-@click.group("dqas", cls=Program, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "dqas",
+    cls=Program,
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND] [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version.")
 @click.option("--debug", is_flag=True, hidden=True, expose_value=False, is_eager=True, envvar="DQAS_DEBUG", callback=_set_debug)
 @click.pass_context

@@ -67,7 +67,7 @@ def _sentence(row: Row) -> str:
     mean, _, interval = difference(against).partition(" ")
     points = f"{mean} points{_MEASURES[row.measure]} {interval}".rstrip()
     remedy = "; run more seeds" if "no verdict" in row.verdict else ""
-    return f"{what}: {points} against the even split: {row.verdict}{remedy}."
+    return f"{what}: {points} against even counts: {row.verdict}{remedy}."
 
 
 def summary(value: Summary | None) -> str:
