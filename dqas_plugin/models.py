@@ -7,6 +7,7 @@ ResNet: He et al., CVPR 2016, with the stem for 32-pixel images of pytorch-cifar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from dqas_plugin.hookspecs import hookimpl
 Shape = tuple[int, int, int]
 
 _EPSILON = 1e-5  # the customary one of normalisation layers
+_SUMMED_AT_ONCE = 2**21  # numbers: 8 MB in fp32
 
 
 class Network(nn.Module):
@@ -136,8 +138,13 @@ class _InstanceNormOnCPU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)  # sums of bf16 are taken in fp32
         size = x.shape[2] * x.shape[3]
-        mean = x.mean((2, 3), keepdim=True, dtype=wide)  # (B, C, 1, 1), as are inverse, scale and shift
-        squares = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True, dtype=wide).square_() / size
+        sums, norms = [], []
+        for part in torch.split(x, _images_at_once(x)):
+            values = part.to(wide)
+            sums.append(values.sum((2, 3), keepdim=True))
+            norms.append(torch.linalg.vector_norm(values, dim=(2, 3), keepdim=True))
+        mean = torch.cat(sums) / size  # (B, C, 1, 1), as are squares, inverse, scale and shift
+        squares = torch.cat(norms).square_() / size
         inverse = (squares - mean * mean).clamp_min_(0).add_(_EPSILON).rsqrt_()
         scale = weight[:, None, None] * inverse
         shift = bias[:, None, None] - mean * scale
@@ -150,13 +157,27 @@ class _InstanceNormOnCPU(torch.autograd.Function):
         """With z the normalised x: dx = scale * (g - mean(g) - z * mean(g z)), dweight = sum(g z), dbias = sum(g)."""
         x, weight, mean, inverse = ctx.saved_tensors
         wide, size = mean.dtype, x.shape[2] * x.shape[3]
-        total = gradient.sum((2, 3), keepdim=True, dtype=wide)
-        along = ((gradient * x).sum((2, 3), keepdim=True, dtype=wide) - mean * total) * inverse  # sum(g z)
+        sums, products = [], []
+        at_once = _images_at_once(x)
+        for part, other in zip(torch.split(gradient, at_once), torch.split(x, at_once), strict=True):
+            sums.append(part.sum((2, 3), keepdim=True, dtype=wide))
+            products.append((part * other).sum((2, 3), keepdim=True, dtype=wide))
+        total = torch.cat(sums)
+        along = (torch.cat(products) - mean * total) * inverse  # sum(g z)
         scale = weight[:, None, None] * inverse
         slope = -scale * inverse * along / size
         offset = -scale * total / size - slope * mean
         inner = torch.addcmul(offset.to(x.dtype), x, slope.to(x.dtype))
-        return torch.addcmul(inner, gradient, scale.to(x.dtype)), along.sum((0, 2, 3)), total.sum((0, 2, 3))
+        return inner.addcmul_(gradient, scale.to(x.dtype)), along.sum((0, 2, 3)), total.sum((0, 2, 3))
+
+
+def _images_at_once(x: Tensor) -> int:
+    """How many images of ``x`` are summed at once.
+
+    A sum of bf16 in fp32 first makes an fp32 copy. One of the whole batch gets new pages from the system at every step, which
+    takes longer than the sum; small ones reuse the same memory.
+    """
+    return max(1, _SUMMED_AT_ONCE // math.prod(x.shape[1:]))
 
 
 class ResidualNetwork(Network):

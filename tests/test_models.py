@@ -63,7 +63,9 @@ def test_convnet3_features_are_the_flattened_map(side: int, features: int) -> No
     assert models.convnet3((3, side, side), 10).head.in_features == features
 
 
-def test_instance_norm_is_torchs() -> None:
+@pytest.mark.parametrize("at_once", [1, 2 * 5 * 6 * 4, models._SUMMED_AT_ONCE])
+def test_instance_norm_is_torchs(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(models, "_SUMMED_AT_ONCE", at_once)  # one image, two of three, all of them
     layer = InstanceNorm(5).double()
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)

@@ -1,0 +1,321 @@
+"""The steps of one selection: what each needs, how long it takes, and what is written down about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dqas_plugin.allocation import Allocation, allocate
+from dqas_plugin.contracts import Selector
+from dqas_plugin.data import ImageDataset, IntArray
+from dqas_plugin.datasets.splits import BoolArray
+from dqas_plugin.errors import PluginError, UserError
+from dqas_plugin.lookup import resolve_method, resolve_model
+from dqas_plugin.plugins import announce_epoch, check_options, plugins
+from dqas_plugin.proxy import Evaluate, HeldOut, even_draw, probe_evaluator, training_evaluator
+from dqas_plugin.ranking import as_selector, rank
+from dqas_plugin.request import SelectionRequest
+from dqas_plugin.scores import ClassScores
+from dqas_plugin.seeding import generator
+from dqas_plugin.selection import Ranking, Selection
+from dqas_plugin.signals import Signals, compute_signals
+
+
+class Steps:
+    """One request being answered; every step is timed."""
+
+    def __init__(self, request: SelectionRequest) -> None:
+        self.request = request
+        self.seconds: dict[str, float] = {}
+        self.labels: IntArray = request.data.labels.numpy()
+        self.build = resolve_model(request.model)
+        allocator = plugins().allocators[request.allocator]
+        check_options(allocator, "allocator", request.allocator_options)
+        self.allocator = allocator
+        self.refiner = None if request.refiner is None else plugins().refiners[request.refiner]
+        self.selector, self.ready, self.options = self._method()
+        needs = (self.selector.needs if self.selector else frozenset()) | (self.refiner.needs if self.refiner else frozenset())
+        self.needs: frozenset[str] = frozenset(needs) & {"features", "logits", "gradients"}
+        self.probes = allocator.trains and request.proxy == "probe"
+        if request.proxy not in ("probe", "train"):
+            raise UserError(f"unknown proxy '{request.proxy}': choose probe or train")
+        self._check_budget()
+
+    def _method(self) -> tuple[Selector | None, Ranking | None, dict[str, Any]]:
+        """Either a selector with its options, or a ranking that is there already."""
+        method, options = self.request.method, dict(self.request.method_options)
+        if isinstance(method, str):
+            found, preset = resolve_method(method)
+            options = {**preset, **options}
+        else:
+            found = method  # type: ignore[assignment]
+        if isinstance(found, np.ndarray):
+            found = _ranking_of(found, self.request.data)
+        if isinstance(found, Ranking):
+            if options:
+                raise UserError(f"a ready ranking takes no options, so not '{next(iter(options))}': leave it out")
+            return None, _within(found, self.request), {}
+        selector, preset = as_selector(found)
+        check_options(selector, "method", options)
+        return selector, None, {**preset, **options}
+
+    def _check_budget(self) -> None:
+        request, classes = self.request, self.request.data.num_classes
+        if request.refiner is not None and not 0.0 < request.refine_share < 1.0:
+            raise UserError(f"refine_share must lie between 0 and 1 (both excluded), not {request.refine_share}")
+        self.added = round(request.budget * request.refine_share) if self.refiner else 0
+        if request.budget - self.added < classes:
+            raise UserError(
+                f"a budget of {request.budget} images (of which the refiner adds {self.added}) is below one for each of the "
+                f"{classes} classes: raise it"
+            )
+        available = len(request.data) if request.candidates is None else len(request.candidates)
+        if request.budget > available:
+            raise UserError(f"a budget of {request.budget:,} images is more than the {available:,} to choose from: lower it")
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Count the time of the block towards ``step``."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
+
+    def signals(self) -> Signals:
+        """What the method reads: of the shared proxy if it reads a network's output, else labels and images alone."""
+        request = self.request
+        if not self.needs:
+            return Signals(request.data.labels, request.data.num_classes, images=request.data.images)
+        with self.timed("features"):
+            request.report("training the network whose signals all methods share")
+            return self._computed("features", None)
+
+    def _computed(self, step: str, trained_on: IntArray | None) -> Signals:
+        """Signals, from the cache if they are there: then the time that making them took is counted all the same."""
+        request = self.request
+        started = time.perf_counter()
+        signals = compute_signals(
+            request.data,
+            request.model,
+            self.build,
+            request.recipe,
+            request.seed,
+            device=request.device,
+            trained_on=trained_on,
+            on_epoch=announce_epoch,
+        )
+        waited = time.perf_counter() - started
+        spared = float(signals.proxy.get("seconds", 0.0)) - waited
+        self.seconds[step] = self.seconds.get(step, 0.0) + max(0.0, spared)
+        return signals
+
+    def rank(self) -> Ranking:
+        """The ranking to its full depth (or to even counts, for a method whose choices are not nested)."""
+        if self.ready is not None:
+            return self.ready
+        signals = self.signals()
+        with self.timed("selection"):
+            self.request.report("ranking the samples of every class")
+            depths = self._sizes() if self._nested else self._even(self._sizes())
+            return self._rank(signals, depths, self.request.candidates)
+
+    @property
+    def _nested(self) -> bool:
+        return self.selector is None or self.selector.nested
+
+    def _rank(self, signals: Signals, counts: IntArray, candidates: IntArray | None) -> Ranking:
+        assert self.selector is not None
+        return rank(signals, self.selector, counts=counts, seed=self.request.seed, candidates=candidates, **self.options)
+
+    def _sizes(self) -> IntArray:
+        """Candidates in each class."""
+        allowed = self.labels if self.request.candidates is None else self.labels[self.request.candidates]
+        return np.bincount(allowed, minlength=self.request.data.num_classes).astype(np.int64)
+
+    def _even(self, capacity: IntArray) -> IntArray:
+        return allocate("uniform", _untrained, capacity, self.request.budget - self.added, seed=self.request.seed).counts
+
+    def allocate(self, ranking: Ranking) -> Allocation:
+        """The class counts."""
+        request = self.request
+        capacity = ranking.capacity if self._nested else self._sizes()
+        budget = request.budget - self.added
+        with self.timed("allocation"):
+            evaluate: Evaluate = _untrained
+            if self.allocator.trains:
+                request.report("measuring what class counts do")
+                evaluate = self._evaluator(ranking, self._even(capacity))
+            frequencies = np.bincount(self.labels, minlength=len(capacity)) / len(self.labels)
+            return allocate(
+                self.allocator,
+                evaluate,
+                capacity,
+                budget,
+                seed=request.seed,
+                goal=request.goal,
+                frequencies=frequencies,
+                **self._allocator_options(),
+            )
+
+    def _allocator_options(self) -> dict[str, Any]:
+        """The user's, and ``effort`` to match the proxy for an allocator that can spare expensive evaluations."""
+        options = dict(self.request.allocator_options)
+        if "effort" in self.allocator.options:
+            options.setdefault("effort", self.request.proxy)
+        return options
+
+    def _evaluator(self, ranking: Ranking, even: IntArray) -> Evaluate:
+        request = self.request
+        pick = self._picker(ranking)
+        if request.proxy == "train":
+            held_out = HeldOut.of(self.labels, even, np.zeros(len(self.labels), dtype=bool))
+            return training_evaluator(request.data, self.build, request.recipe, pick, held_out, request.device)
+        features, used = self.probe_features()
+        held_out = HeldOut.of(self.labels, even, used)
+        return probe_evaluator(features, self.labels, pick, held_out, even, request.recipe.prior)
+
+    def probe_features(self) -> tuple[torch.Tensor, BoolArray]:
+        """Features of the probe's network for all images, and the mask of those that it was trained on."""
+        request = self.request
+        used = np.zeros(len(self.labels), dtype=bool)
+        even = self._even(np.bincount(self.labels, minlength=request.data.num_classes).astype(np.int64))
+        used[even_draw(self.labels, even, request.seed)] = True
+        signals = self._computed("allocation", np.flatnonzero(used))
+        assert signals.features is not None
+        return signals.features, used
+
+    def _picker(self, ranking: Ranking) -> Callable[[IntArray, BoolArray], IntArray]:
+        """Picks for an evaluation: the best ``counts[c]`` of each class that are not held out (all there are if too few)."""
+        if self._nested:
+
+            def first(counts: IntArray, without: BoolArray) -> IntArray:
+                return np.concatenate([one[~without[one]][:count] for one, count in zip(ranking.order, counts, strict=True)])
+
+            return first
+        signals = self.signals()
+        allowed = np.arange(len(self.labels)) if self.request.candidates is None else self.request.candidates
+
+        def again(counts: IntArray, without: BoolArray) -> IntArray:
+            fresh = self._rank(signals, counts, allowed[~without[allowed]])
+            return np.concatenate(fresh.order)
+
+        return again
+
+    def refine(self, ranking: Ranking, allocation: Allocation) -> Selection:
+        """Take the counts from the ranking, let the refiner add its share, and write down how it came about."""
+        request = self.request
+        if not self._nested:
+            with self.timed("selection"):
+                ranking = self._rank(self.signals(), allocation.counts, request.candidates)
+        indices, weights = ranking.take(allocation.counts), ranking.taken_weights(allocation.counts)
+        if self.refiner is not None and self.added:
+            with self.timed("refinement"):
+                request.report("refining")
+                added = self._refined(indices)
+            indices = np.concatenate([indices, added])
+            weights = None if weights is None else np.append(weights, np.full(len(added), weights.mean(), np.float32))
+        counts = np.bincount(self.labels[indices], minlength=request.data.num_classes).astype(np.int64)
+        return Selection(indices, counts, weights, self._provenance(ranking, allocation))
+
+    def _refined(self, selected: IntArray) -> IntArray:
+        """What the refiner adds, checked; with restricted candidates it sees only them and what is selected."""
+        assert self.refiner is not None
+        request, signals = self.request, self.signals()
+        seen = np.arange(len(self.labels))
+        if request.candidates is not None:
+            seen = np.union1d(request.candidates, selected)
+            signals = signals.subset(seen)
+        rng = generator(request.seed, "refine")
+        added = np.asarray(self.refiner(signals, np.searchsorted(seen, selected), self.added, rng))
+        sound = added.shape == (self.added,) and added.dtype.kind in "iu" and len(np.unique(added)) == len(added)
+        if not sound or added.min() < 0 or added.max() >= len(seen) or np.isin(seen[added], selected).any():
+            raise PluginError(
+                f"the refiner '{self.refiner.name}' must return {self.added} different samples, none of them selected yet: "
+                "mend it, or use another refiner"
+            )
+        chosen: IntArray = seen[added].astype(np.int64)
+        return chosen
+
+    def _provenance(self, ranking: Ranking, allocation: Allocation) -> dict[str, Any]:
+        request = self.request
+        return {
+            "method": request.method if isinstance(request.method, str) else ranking.method,
+            "method_options": {key: _plain(value) for key, value in self.options.items()},
+            "allocator": request.allocator,
+            "allocator_options": dict(request.allocator_options),
+            "allocation": _summary(allocation),
+            "refiner": request.refiner,
+            "refine_share": request.refine_share if self.refiner else None,
+            "goal": request.goal,
+            "proxy": request.proxy if self.allocator.trains else None,
+            "budget": request.budget,
+            "ratio": request.budget / len(request.data),
+            "seed": request.seed,
+            "dataset": request.data.name,
+            "fingerprint": request.data.fingerprint,
+            "model": request.model,
+            "recipe": request.recipe.as_dict(),
+            "versions": {"dqas": _version("dqas"), "torch": torch.__version__, "numpy": np.__version__},
+            "seconds": {step: round(value, 4) for step, value in self.seconds.items()},
+        }
+
+
+def _untrained(counts: IntArray, seed: int) -> ClassScores:
+    """Stands in for an evaluation where an allocator promised to make none."""
+    raise PluginError("an allocator registered with trains=False asked for an evaluation: register it with trains=True")
+
+
+def _ranking_of(indices: npt.NDArray[Any], data: ImageDataset) -> Ranking:
+    """A ranking that keeps the order of plain indices, class by class."""
+    if indices.ndim != 1 or indices.dtype.kind not in "iu" or len(np.unique(indices)) != len(indices):
+        raise UserError("indices to be cut must be one row of different whole numbers")
+    if len(indices) and not (0 <= indices.min() and indices.max() < len(data)):
+        raise UserError(f"indices to be cut must lie in 0..{len(data) - 1}, the images of {data.name}")
+    labels = data.labels.numpy()[indices]
+    return Ranking(tuple(indices[labels == label].astype(np.int64) for label in range(data.num_classes)), "indices")
+
+
+def _within(ranking: Ranking, request: SelectionRequest) -> Ranking:
+    """The ranking without what may not be selected; it must fit the dataset."""
+    data = request.data
+    if len(ranking.order) != data.num_classes:
+        raise UserError(f"the ranking has {len(ranking.order)} classes but {data.name} has {data.num_classes}")
+    for label, one in enumerate(ranking.order):
+        if len(one) and (one.max() >= len(data) or (data.labels.numpy()[one] != label).any()):
+            raise UserError(f"the ranking of class {label} holds other samples than {data.name} has: load its own dataset")
+    if request.candidates is None:
+        return ranking
+    if ranking.weights is not None:
+        raise UserError("a ranking with weights cannot be restricted to some candidates: rank again")
+    kept = tuple(one[np.isin(one, request.candidates)] for one in ranking.order)
+    return Ranking(kept, ranking.method, ranking.nested, None, ranking.provenance)
+
+
+def _summary(allocation: Allocation) -> dict[str, Any]:
+    """How the class counts came about, without the single evaluations."""
+    gain = allocation.gain
+    return {
+        "chosen": allocation.chosen,
+        "step": allocation.step,
+        "gain": None if gain is None else {"mean": gain.mean, "error": gain.error},
+        "evaluations": allocation.evaluations,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a checkout
+        return "checkout"
