@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import click
 
     from dqas_plugin.bench.grid import Cell
-    from dqas_plugin.pipeline import SelectionRequest
+    from dqas_plugin.request import SelectionRequest
     from dqas_plugin.selection import Selection
     from dqas_plugin.training import EpochReport
 

@@ -8,7 +8,7 @@ ResNet: He et al., CVPR 2016, with the stem for 32-pixel images of pytorch-cifar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -139,7 +139,7 @@ class _InstanceNormOnCPU(torch.autograd.Function):
         wide = torch.promote_types(x.dtype, torch.float32)  # sums of bf16 are taken in fp32
         size = x.shape[2] * x.shape[3]
         sums, norms = [], []
-        for part in torch.split(x, _images_at_once(x)):
+        for part in _parts(x):
             values = part.to(wide)
             sums.append(values.sum((2, 3), keepdim=True))
             norms.append(torch.linalg.vector_norm(values, dim=(2, 3), keepdim=True))
@@ -158,8 +158,7 @@ class _InstanceNormOnCPU(torch.autograd.Function):
         x, weight, mean, inverse = ctx.saved_tensors
         wide, size = mean.dtype, x.shape[2] * x.shape[3]
         sums, products = [], []
-        at_once = _images_at_once(x)
-        for part, other in zip(torch.split(gradient, at_once), torch.split(x, at_once), strict=True):
+        for part, other in zip(_parts(gradient), _parts(x), strict=True):
             sums.append(part.sum((2, 3), keepdim=True, dtype=wide))
             products.append((part * other).sum((2, 3), keepdim=True, dtype=wide))
         total = torch.cat(sums)
@@ -171,13 +170,15 @@ class _InstanceNormOnCPU(torch.autograd.Function):
         return inner.addcmul_(gradient, scale.to(x.dtype)), along.sum((0, 2, 3)), total.sum((0, 2, 3))
 
 
-def _images_at_once(x: Tensor) -> int:
-    """How many images of ``x`` are summed at once.
+def _parts(x: Tensor) -> Iterator[Tensor]:
+    """The batch ``x`` a few images at a time, for sums.
 
     A sum of bf16 in fp32 first makes an fp32 copy. One of the whole batch gets new pages from the system at every step, which
     takes longer than the sum; small ones reuse the same memory.
     """
-    return max(1, _SUMMED_AT_ONCE // math.prod(x.shape[1:]))
+    images = max(1, _SUMMED_AT_ONCE // math.prod(x.shape[1:]))
+    for start in range(0, max(1, len(x)), images):
+        yield x[start : start + images]
 
 
 class ResidualNetwork(Network):

@@ -1,4 +1,4 @@
-"""The training loop against literal definitions, and the recipes' arithmetic."""
+"""The training loop and the evaluation against literal definitions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 from itertools import chain, pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dqas_plugin import precision, training
+from dqas_plugin import training
 from dqas_plugin.data import ImageDataset
 from dqas_plugin.errors import DqasError, UserError
-from dqas_plugin.losses import log_prior, sample_weights, training_loss
+from dqas_plugin.losses import log_prior
 from dqas_plugin.models import Network, Shape, convnet3, convnet3_small
-from dqas_plugin.recipes import RECIPES, Recipe, recipe
+from dqas_plugin.recipes import Recipe, recipe
 from dqas_plugin.scores import ClassScores
 from dqas_plugin.training import EpochReport, TrainingResult, evaluate, outputs, train
 
@@ -184,16 +183,6 @@ def test_even_counts_make_the_priors_one() -> None:
     assert not same(train(convnet3_small, uneven, SHORT, 1), train(convnet3_small, uneven, empirical, 1))
 
 
-def test_balanced_loss_is_the_formula() -> None:
-    logits = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.3, 2.0]])
-    labels = torch.tensor([0, 0, 2, 0, 1, 0])  # of the training set: 4, 1, 1
-    expected = 0.0
-    for row, label in zip(logits.tolist(), (2, 0), strict=True):
-        scores = [math.exp(value) * count / 6 for value, count in zip(row, (4, 1, 1), strict=True)]
-        expected -= math.log(scores[label] / sum(scores)) / 2
-    assert float(training_loss(logits, torch.tensor([2, 0]), log_prior(labels, 3))) == pytest.approx(expected, rel=1e-6)
-
-
 def test_taking_the_prior_out_helps_the_rare_class() -> None:
     """Two classes that overlap, 10 to 1: the plain loss prefers the common one, the balanced one neither."""
     draws = np.random.default_rng(0)
@@ -221,21 +210,6 @@ def test_an_absent_class_is_pushed_down_and_finite() -> None:
     assert result.last is not None
     assert math.isnan(result.last.accuracy[1])
     assert np.isfinite(result.last.accuracy[[0, 2]]).all()
-
-
-def test_weight_two_is_the_sample_twice() -> None:
-    draws = torch.Generator().manual_seed(0)
-    logits = torch.randn(3, 4, generator=draws)
-    labels = torch.tensor([1, 0, 3])
-    given = torch.tensor([2.0, 1.0, 1.0])
-    weights = sample_weights(given, 3)
-    twice = torch.tensor([0, 0, 1, 2])
-    prior = log_prior(labels[twice], 4)
-    torch.testing.assert_close(log_prior(labels[:3], 4, given)[[0, 1, 3]], prior[[0, 1, 3]])
-    torch.testing.assert_close(
-        training_loss(logits, labels, prior, weights, label_smoothing=0.2),
-        training_loss(logits[twice], labels[twice], prior, None, label_smoothing=0.2),
-    )
 
 
 def test_equal_weights_are_no_weights() -> None:
@@ -378,18 +352,7 @@ def test_nothing_to_train_on() -> None:
         train(Linear, toy([10, 10]).subset([]), SHORT, 0)
 
 
-# Recipes
-
-
-def test_paper_recipe() -> None:
-    paper = recipe("paper")
-    assert (paper.epochs, paper.lr, paper.momentum, paper.weight_decay, paper.batch) == (200, 0.1, 0.9, 5e-4, 128)
-    assert paper.crop
-    assert paper.flip
-    assert paper.schedule == "cosine"
-    assert paper.prior == "balanced"
-    assert paper.steps(50_000) == 200 * 391
-    assert paper.steps(100) == 200
+# Recipes and precision at work
 
 
 @pytest.mark.parametrize(("name", "iterations", "batch"), [("fast", 1000, 128), ("quick", 300, 64)])
@@ -409,121 +372,6 @@ def test_equal_epochs_and_equal_iterations_are_two_protocols() -> None:
     )
     assert [train(Linear, one, by_epochs, 0).steps for one in (few, many)] == [2, 14]
     assert [train(Linear, one, by_iterations, 0).steps for one in (few, many)] == [14, 14]
-
-
-def test_steps() -> None:
-    assert Recipe("r", epochs=3, batch=10).steps(31) == 12
-    assert Recipe("r", epochs=3, batch=10).steps(30) == 9
-    assert Recipe("r", iterations=50).steps(10**6) == 50
-    assert recipe("paper").for_proxy().steps(1280) == 100
-    assert recipe("quick").for_proxy().iterations is None
-
-
-def test_cosine_with_warm_up() -> None:
-    plain = Recipe("r", iterations=100, lr=0.2)
-    assert plain.learning_rate(0, 100) == 0.2
-    assert plain.learning_rate(50, 100) == pytest.approx(0.1)
-    assert plain.learning_rate(100, 100) == pytest.approx(0.0)
-    warm = Recipe("r", iterations=100, lr=0.2, warmup=0.1)
-    rates = [warm.learning_rate(step, 100) for step in range(101)]
-    assert rates[0] == pytest.approx(0.2 / 11)
-    assert np.diff(rates[:11]) == pytest.approx(0.2 / 11)
-    assert rates[10] == max(rates) == 0.2
-    assert (np.diff(rates[10:]) < 0).all()
-    assert rates[100] == pytest.approx(0.0)
-
-
-def test_changing_a_recipe_shows_in_its_name() -> None:
-    paper = recipe("paper")
-    assert paper.with_(epochs=20).name == "paper[epochs=20]"
-    assert paper.with_(epochs=20).with_(lr=0.2).name == "paper[epochs=20,lr=0.2]"
-    assert paper.with_(epochs=20).with_(epochs=200) == paper
-    assert paper.with_(epochs=20, name="mine").name == "mine"
-    changed = paper.with_(iterations=500)
-    assert (changed.iterations, changed.epochs, changed.name) == (500, None, "paper[iterations=500]")
-    assert recipe("quick").with_(epochs=2).iterations is None
-    assert recipe(changed) is changed
-
-
-@pytest.mark.parametrize("name", sorted(RECIPES))
-def test_recipes_survive_json(name: str) -> None:
-    assert Recipe(**json.loads(json.dumps(RECIPES[name].as_dict()))) == RECIPES[name]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"epochs": 3, "iterations": 4}, "exactly one of epochs and iterations"),
-        ({"epochs": 0}, "epochs must be a whole number of at least 1"),
-        ({"batch": 1.5}, "batch must be a whole number"),
-        ({"lr": math.nan}, "lr must be above 0"),
-        ({"warmup": 1.0}, "warmup must be at least 0 and below 1"),
-        ({"prior": "balnced"}, "unknown prior 'balnced': did you mean 'balanced'"),
-        ({"epoch": 3}, "unknown recipe option 'epoch': did you mean 'epochs'"),
-    ],
-)
-def test_recipe_mistakes(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        recipe("paper").with_(**changes)
-
-
-def test_unknown_recipe() -> None:
-    with pytest.raises(UserError, match="unknown recipe 'papr': did you mean 'paper'"):
-        recipe("papr")
-
-
-# Precision
-
-
-@pytest.mark.parametrize(("ratio", "decision"), [(1.3, "bf16"), (1.05, "fp32"), (0.1, "fp32")])
-def test_the_probe_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ratio: float, decision: str) -> None:
-    monkeypatch.setenv("DQAS_CACHE", str(tmp_path))
-    answers = iter([ratio, 9.0 if decision == "fp32" else 0.0])  # the second is never asked for
-    monkeypatch.setattr(precision, "_probe", lambda *_: next(answers))
-    assert precision.resolve("auto", Linear, (1, 8, 8)) == decision
-    assert precision.resolve("auto", Linear, (1, 8, 8)) == decision
-    assert len(list(tmp_path.rglob("*"))) == 2  # the folder and one file
-    assert precision.resolve("auto", convnet3_small, (1, 8, 8)) != decision  # another network is another question
-
-
-def test_the_first_answer_stands_and_junk_does_not(tmp_path: Path) -> None:
-    path = tmp_path / "answer.json"
-    assert precision._remember(path, 2.0) == "bf16"
-    assert precision._remember(path, 0.5) == "bf16"
-    path.write_text('{"precis')
-    assert precision._remember(path, 0.5) == "fp32"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_real_probe_and_explicit_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DQAS_CACHE", str(tmp_path))
-    state = torch.get_rng_state()
-    assert precision.resolve("auto", Linear, (1, 8, 8)) in ("fp32", "bf16")
-    assert torch.equal(torch.get_rng_state(), state)
-    assert precision.resolve("bf16", Linear, (1, 8, 8)) == "bf16"
-    with pytest.raises(UserError, match="unknown precision 'bf61'"):
-        precision.resolve("bf61", Linear, (1, 8, 8))
-
-
-def test_the_probe_uses_one_thread_and_the_answer_is_for_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = torch.get_num_threads()
-    seen = []
-
-    def count(*_: object) -> float:
-        seen.append(torch.get_num_threads())
-        return 1.0
-
-    monkeypatch.setattr(precision, "_step_seconds", count)
-    try:
-        torch.set_num_threads(3)
-        assert precision._probe(Linear((1, 8, 8), 10), (1, 8, 8)) == 1.0
-        assert torch.get_num_threads() == 3
-        key = precision._machine_and_network(Linear((1, 8, 8), 10), (1, 8, 8))
-        torch.set_num_threads(1)
-        assert precision._machine_and_network(Linear((1, 8, 8), 10), (1, 8, 8)) == key
-    finally:
-        torch.set_num_threads(threads)
-    assert set(seen) == {1}
 
 
 @pytest.mark.parametrize("build", [convnet3, convnet3_small])
