@@ -34,6 +34,7 @@ Pick = Callable[[IntArray, BoolArray], IntArray]
 
 _HELD_OUT = 1000  # images a class at most: a standard error of about one point in a class, .3 in the mean of ten
 _DIMENSIONS = 64  # of the probe
+_TOLERANCE = 1e-5  # of the fit, in gradient per sample: a tighter one changes no prediction in 10,000
 _PENALTIES = (0.01, 0.1, 1.0, 10.0)
 
 
@@ -112,7 +113,8 @@ def probe_evaluator(
     def fitted(counts: IntArray, held: BoolArray, l2: float, start: Tensor | None) -> Tensor:
         chosen = torch.from_numpy(pick(counts, held))
         offset = log_prior(truth[chosen], num_classes).double() if prior == "balanced" else None
-        return fit(inputs[chosen], truth[chosen], num_classes, l2=l2, log_prior=offset, start=start, tolerance=1e-2)
+        tolerance = _TOLERANCE * len(chosen)
+        return fit(inputs[chosen], truth[chosen], num_classes, l2=l2, log_prior=offset, start=start, tolerance=tolerance)
 
     def scores(weights: Tensor, held: BoolArray) -> ClassScores:
         scored = torch.from_numpy(np.flatnonzero(held))

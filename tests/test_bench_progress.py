@@ -55,3 +55,14 @@ def test_an_error_without_words() -> None:
     stream = io.StringIO()
     Lines(stream).failed(CELL, MemoryError())
     assert "failed (MemoryError)" in stream.getvalue()
+
+
+def test_long_phases_say_how_far_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.phase("features", 4)
+    for now in (6.0, 12.0, 15.0, 30.0):  # noqa: B007 -- read by the clock above
+        lines.advance()
+    assert stream.getvalue().splitlines()[1:] == ["features: 2 of 4"]

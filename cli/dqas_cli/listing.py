@@ -43,9 +43,9 @@ def list_(kind: str, format_: str) -> None:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     columns = (
-        ("name", "version", "origin", "brings", "problem")
+        ("name", "version", "origin", "brings", "listens", "problem")
         if kind == "plugins"
-        else ("name", "title", "needs", "source", "plugin")
+        else ("name", "title", "variants", "needs", "source", "plugin")
     )
     click.echo(as_table(rows, columns) if rows else f"no {kind}: a plugin may bring some")
 
@@ -83,6 +83,7 @@ def plugin_rows(loaded: Plugins) -> list[Row]:
             "origin": one.origin,
             "hooks": list(one.hooks),
             "brings": {kind: list(names) for kind, names in one.brings.items()},
+            "listens": [hook for hook in one.hooks if not hook.startswith("dqas_register_")],
         }
         for one in loaded.overview()
     ]
@@ -91,7 +92,8 @@ def plugin_rows(loaded: Plugins) -> list[Row]:
 
 def as_table(rows: list[Row], columns: tuple[str, ...]) -> str:
     """The rows as text; columns that are empty everywhere are left out."""
-    texts = [{column: _text(row.get(column, "")) for column in columns} for row in rows]
+    brief = [{**row, "variants": list(row.get("variants", ()))} for row in rows]  # names; json tells what they mean
+    texts = [{column: _text(row.get(column, "")) for column in columns} for row in brief]
     shown = [column for column in columns if any(row[column] for row in texts)]
     return aligned(shown, [[row[column] for column in shown] for row in texts])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any, Protocol, TextIO
 
 from rich.console import Console
@@ -16,6 +17,9 @@ _PHASES = {
     "selections": "selections: {} to make",
     "trainings": "trainings: {} to do",
 }
+
+
+_PAUSE = 10.0  # seconds between two lines of a phase that finishes no cells
 
 
 class Reporter(Protocol):
@@ -74,6 +78,8 @@ class Lines:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.done = self.cells = 0
+        self.name, self.calls, self.tasks = "", 0, 0
+        self.told = time.monotonic()
 
     def begin(self, cells: int, stored: int) -> None:
         """Say how much is stored already."""
@@ -83,10 +89,14 @@ class Lines:
 
     def phase(self, name: str, tasks: int) -> None:
         """Name what begins."""
+        self.name, self.calls, self.tasks = name, 0, tasks
         self._say(_PHASES[name].format(tasks))
 
     def advance(self) -> None:
-        """Nothing."""
+        """Count one call, and say so now and then in the phases that finish no cells."""
+        self.calls += 1
+        if self.name != "trainings" and self.calls < self.tasks and time.monotonic() - self.told >= _PAUSE:
+            self._say(f"{self.name}: {self.calls} of {self.tasks}")
 
     def finished(self, cell: Cell, result: dict[str, Any]) -> None:
         """Show the cell and its accuracy."""
@@ -102,6 +112,7 @@ class Lines:
         """Nothing."""
 
     def _say(self, text: str) -> None:
+        self.told = time.monotonic()
         print(text, file=self.stream, flush=True)
 
 
