@@ -33,6 +33,7 @@ Pick = Callable[[IntArray, BoolArray], IntArray]
 """``pick(counts, without)``: dataset indices of ``counts[c]`` samples of every class, none of them in the mask ``without``."""
 
 _HELD_OUT = 1000  # images a class at most: a standard error of about one point in a class, .3 in the mean of ten
+_MOST_OVERLAP = 0.9  # where all free images are held out every time, no number of seeds tells anything new
 _DIMENSIONS = 64  # of the probe
 _TOLERANCE = 1e-5  # of the fit, in gradient per sample: a tighter one changes no prediction in 10,000
 _PENALTIES = (0.01, 0.1, 1.0, 10.0)
@@ -70,6 +71,12 @@ class HeldOut:
                 "lower the budget, or use the allocator 'uniform'"
             )
         return HeldOut(labels, sizes, never)
+
+    @property
+    def overlap(self) -> float:
+        """Share of the held-out images that two seeds have in common, on average."""
+        free = np.bincount(self.labels[~self.never], minlength=len(self.sizes))
+        return min(float(np.mean(self.sizes / free)), _MOST_OVERLAP)
 
     def draw(self, seed: int) -> BoolArray:
         """The images held out for ``seed``, bool ``[N]``."""

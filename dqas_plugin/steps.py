@@ -150,9 +150,10 @@ class Steps:
         budget = request.budget - self.added
         with self.timed("allocation"):
             evaluate: Evaluate = _untrained
+            overlap = 0.0
             if self.allocator.trains:
                 request.report("measuring what class counts do")
-                evaluate = self._evaluator(ranking, self._even(capacity))
+                evaluate, overlap = self._evaluator(ranking, self._even(capacity))
             frequencies = np.bincount(self.labels, minlength=len(capacity)) / len(self.labels)
             return allocate(
                 self.allocator,
@@ -162,6 +163,7 @@ class Steps:
                 seed=request.seed,
                 goal=request.goal,
                 frequencies=frequencies,
+                overlap=overlap,
                 **self._allocator_options(),
             )
 
@@ -172,15 +174,17 @@ class Steps:
             options.setdefault("effort", self.request.proxy)
         return options
 
-    def _evaluator(self, ranking: Ranking, even: IntArray) -> Evaluate:
+    def _evaluator(self, ranking: Ranking, even: IntArray) -> tuple[Evaluate, float]:
+        """What the allocator asks, and how much of the held-out images its answers share."""
         request = self.request
         pick = self._picker(ranking)
         if request.proxy == "train":
             held_out = HeldOut.of(self.labels, even, np.zeros(len(self.labels), dtype=bool))
-            return training_evaluator(request.data, self.build, request.recipe, pick, held_out, request.device)
+            trains = training_evaluator(request.data, self.build, request.recipe, pick, held_out, request.device)
+            return trains, held_out.overlap
         features, used = self.probe_features()
         held_out = HeldOut.of(self.labels, even, used)
-        return probe_evaluator(features, self.labels, pick, held_out, even, request.recipe.prior)
+        return probe_evaluator(features, self.labels, pick, held_out, even, request.recipe.prior), held_out.overlap
 
     def probe_features(self) -> tuple[torch.Tensor, BoolArray]:
         """Features of the probe's network for all images, and the mask of those that it was trained on."""

@@ -333,3 +333,25 @@ def test_paper_from_even_counts_stays_even_while_nothing_changes() -> None:
 def test_paper_evaluates_with_a_new_seed_each_iteration() -> None:
     allocation = allocate(paper, learn, CAPACITY, 50, iterations=5)
     assert len({one["seed"] for one in allocation.history}) == 6
+
+
+@pytest.mark.parametrize(("scored", "pool"), [(10, 100), (50, 100), (80, 100)])
+def test_overlapping_held_out_images_widen_the_error_to_what_it_is(scored: int, pool: int) -> None:
+    """Draw pools of images again and again: the error told by eight overlapping subsets is the spread that pools cause."""
+    rng = np.random.default_rng(0)
+    problem = AllocationProblem(never, np.array([10, 10]), 10, overlap=scored / pool)
+    none = ClassScores(np.full(2, 0.5), np.zeros(2))
+    means, told = [], []
+    for _ in range(400):
+        values = rng.normal(scale=0.05, size=pool)  # what the candidate gains on each image of the pool
+        subsets = [rng.choice(values, scored, replace=False).mean() for _ in range(8)]
+        gain = problem.gain([ClassScores(np.full(2, 0.5 + one), np.zeros(2)) for one in subsets], [none] * 8)
+        means.append(gain.mean)
+        told.append(gain.error**2)
+    assert np.sqrt(np.mean(told)) == pytest.approx(np.std(means), rel=0.12)
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 1.0, float("nan")])
+def test_an_impossible_overlap_is_refused(overlap: float) -> None:
+    with pytest.raises(UserError, match="overlap is a share"):
+        AllocationProblem(never, np.array(CAPACITY), 50, overlap=overlap)

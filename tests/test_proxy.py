@@ -45,6 +45,8 @@ def test_held_out_images_are_within_bounds_and_never_those_of_the_network() -> N
         assert np.bincount(LABELS[mask], minlength=3).tolist() == held_out.sizes.tolist()
         assert not (mask & used).any()
     assert (held_out.draw(1) == held_out.draw(1)).all()
+    pairs = [(held_out.draw(one) & held_out.draw(one + 100)).sum() / held_out.sizes.sum() for one in range(40)]
+    assert held_out.overlap == pytest.approx(np.mean(pairs), abs=0.05)
     assert (held_out.draw(1) != held_out.draw(2)).any()
 
 

@@ -39,6 +39,7 @@ def allocate(
     seed: int = 0,
     goal: str = "mean",
     frequencies: npt.ArrayLike | None = None,
+    overlap: float = 0.0,
     mapper: Mapper = map,
     **options: Any,
 ) -> Allocation:
@@ -53,6 +54,7 @@ def allocate(
         seed: of everything random in the allocator; evaluations get seeds derived from it.
         goal: ``mean``, ``natural`` or ``worst``.
         frequencies: ``[C]``, shares of the classes where the network will be used; default: the capacities' shares.
+        overlap: share of the held-out data that evaluations with different seeds have in common: 0 for fresh data, below 1.
         mapper: how to run independent evaluations, like the built-in ``map`` with two iterables.
         options: of the allocator.
 
@@ -65,7 +67,7 @@ def allocate(
     """
     record = _resolve(name, options)
     shares = np.zeros(0) if frequencies is None else np.asarray(frequencies, dtype=np.float64)
-    problem = AllocationProblem(evaluate, np.asarray(capacity), budget, seed, goal, shares, mapper)
+    problem = AllocationProblem(evaluate, np.asarray(capacity), budget, seed, goal, shares, overlap, mapper)
     return _checked(record(problem, **options), record.name, problem)
 
 

@@ -78,6 +78,8 @@ class AllocationProblem:
         seed: of everything random in the allocator.
         goal: one of :data:`GOALS`.
         frequencies: float64 ``[C]``, share of each class where the network will be used, summing to 1; empty: as capacity.
+        overlap: share of the held-out images that evaluations with different seeds have in common, 0 to below 1
+            (see :meth:`gain`).
         mapper: runs the independent evaluations of a stage; the built-in ``map``, or a pool's.
         history: the evaluations so far (see :class:`Allocation`).
 
@@ -91,12 +93,15 @@ class AllocationProblem:
     seed: int = 0
     goal: str = "mean"
     frequencies: FloatArray = field(default_factory=lambda: np.zeros(0))
+    overlap: float = 0.0
     mapper: Mapper = map
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.goal not in GOALS:
             raise unknown_name("goal", self.goal, GOALS)
+        if not 0.0 <= self.overlap < 1.0:
+            raise UserError(f"overlap is a share of the held-out images, at least 0 and below 1, not {self.overlap}")
         object.__setattr__(self, "capacity", _checked_capacity(self.capacity))
         object.__setattr__(self, "budget", _checked_budget(self.budget, self.capacity))
         shares = self.frequencies if np.size(self.frequencies) else self.capacity
@@ -167,6 +172,10 @@ class AllocationProblem:
 
         The goal is taken of the mean over seeds (the lowest class of *one* small sample is mostly noise), the standard error
         by the jackknife over seeds, which for goals linear in the accuracies is the ordinary paired one. One seed: infinite.
+
+        Seeds that share held-out images repeat each other's luck, which their spread does not show; the error is widened by
+        what that is expected to hide: ``s² (1/k + overlap / (1 - overlap))`` for k seeds (Nadeau and Bengio, Machine Learning
+        2003).
         """
         both = np.stack([[scores.accuracy for scores in side] for side in (candidate, reference)])  # [2, seeds, C]
         total, seeds = both.sum(axis=1), both.shape[1]
@@ -174,7 +183,8 @@ class AllocationProblem:
         if seeds < 2:
             return Gain(mean, float("inf"))
         without = np.array([self._difference((total - both[:, one]) / (seeds - 1)) for one in range(seeds)])
-        return Gain(mean, float(np.sqrt((seeds - 1) / seeds * np.sum((without - without.mean()) ** 2))))
+        spread = float(np.sqrt((seeds - 1) / seeds * np.sum((without - without.mean()) ** 2)))
+        return Gain(mean, spread * float(np.sqrt(1 + seeds * self.overlap / (1 - self.overlap))))
 
     def _difference(self, accuracy: FloatArray) -> float:
         """Goal of row 0 minus goal of row 1."""
