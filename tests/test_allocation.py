@@ -210,7 +210,7 @@ def test_expected_evaluations() -> None:
     assert expected_evaluations("paper", 10) == 51
     assert expected_evaluations("paper", 10, iterations=7) == 8
     assert expected_evaluations("paper", 10, reset=False, init="uniform") == 51
-    assert expected_evaluations("adaptive", 10) == 110
+    assert expected_evaluations("adaptive", 10) == 126
     assert expected_evaluations("adaptive", 10, effort="train") == 36
     with pytest.raises(UserError, match="did you mean 'effort'"):
         expected_evaluations("adaptive", 10, efort="train")

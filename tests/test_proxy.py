@@ -39,7 +39,7 @@ def test_held_out_images_are_within_bounds_and_never_those_of_the_network() -> N
     used = NOBODY.copy()
     used[even_draw(LABELS, EVEN, 0)] = True
     held_out = HeldOut.of(LABELS, EVEN, used)
-    assert held_out.sizes.tolist() == [25, 15, 10]  # half of what ten images leave
+    assert held_out.sizes.tolist() == [12, 8, 6]  # a fifth
     for seed in range(5):
         mask = held_out.draw(seed)
         assert np.bincount(LABELS[mask], minlength=3).tolist() == held_out.sizes.tolist()
@@ -50,8 +50,8 @@ def test_held_out_images_are_within_bounds_and_never_those_of_the_network() -> N
     assert (held_out.draw(1) != held_out.draw(2)).any()
 
 
-def test_large_budgets_still_hold_out_a_fifth() -> None:
-    assert HeldOut.of(LABELS, np.array([58, 38, 28]), NOBODY).sizes.tolist() == [12, 8, 6]
+def test_large_budgets_leave_as_much_to_choose_from_as_is_held_out() -> None:
+    assert HeldOut.of(LABELS, np.array([50, 36, 30]), NOBODY).sizes.tolist() == [5, 2, 1]
 
 
 def test_a_class_too_small_to_hold_out_is_named() -> None:
@@ -80,6 +80,7 @@ def test_class_scores_by_hand() -> None:
 def test_the_probe_is_logistic_regression_on_what_was_picked(prior: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against scikit-learn, with the features as they are: same held-out images, same picks, weights for the prior."""
     monkeypatch.setattr(proxy, "_PENALTIES", (1.0,))
+    monkeypatch.setattr(proxy, "_FOURIER_SCALE", 0.0)
     features, held_out = clusters((1.0, 1.0, 2.0)), HeldOut.of(LABELS, EVEN, NOBODY)
     evaluate = probe_evaluator(features, LABELS, in_order, held_out, EVEN, prior)
     counts = np.array([20, 6, 4])
@@ -96,6 +97,34 @@ def test_the_probe_is_logistic_regression_on_what_was_picked(prior: Any, monkeyp
         plain = probe_evaluator(features, LABELS, in_order, held_out, EVEN, "empirical")(counts, 7)
         assert found.accuracy[2] > plain.accuracy[2]  # the rare class is no longer held back
     assert found.accuracy.tolist() == evaluate(counts, 7).accuracy.tolist()
+
+
+def test_fourier_features_approximate_the_gaussian_kernel() -> None:
+    points = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 3)))
+    mapped = proxy.fourier_features(points, 20_000)
+    kernel = torch.exp(-torch.cdist(points, points).square() / 2)
+    assert (mapped @ mapped.T - kernel).abs().max() < 0.05
+    assert torch.equal(mapped, proxy.fourier_features(points, 20_000))
+
+
+def test_the_probe_knows_only_what_it_has_seen_something_near_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes of many unrelated modes need samples of each, which a linear layer on few features could not show."""
+    labels = np.repeat([0, 1], 400)
+    draws = np.random.default_rng(0)
+    modes = draws.normal(size=(2, 30, 6))
+    features = torch.from_numpy(modes[labels, draws.integers(0, 30, 800)] + draws.normal(scale=0.1, size=(800, 6))).float()
+
+    def pick(counts: IntArray, without: BoolArray) -> IntArray:
+        return np.concatenate([np.flatnonzero((labels == one) & ~without)[:count] for one, count in enumerate(counts)])
+
+    held_out = HeldOut.of(labels, np.array([10, 10]), np.zeros(800, dtype=bool))
+    found = {}
+    for scale in (0.0, 2.0):
+        monkeypatch.setattr(proxy, "_FOURIER_SCALE", scale)
+        evaluate = probe_evaluator(features, labels, pick, held_out, np.array([10, 10]), "balanced")
+        few, many = (np.mean([evaluate(np.array([one, one]), seed).mean for seed in range(3)]) for one in (10, 200))
+        found[scale] = many - few
+    assert found[2.0] > found[0.0] + 0.05, found
 
 
 def test_more_samples_of_a_class_help_it() -> None:

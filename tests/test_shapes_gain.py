@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_adaptive_beats_even_counts_where_classes_differ() -> None:
-    data = load_dataset("shapes", classes=6, modes=40, per_class=200, test_per_class=100)
+    data = load_dataset("shapes", classes=6, modes=40, per_class=800, test_per_class=200)
     accuracy: dict[bool, dict[int, float]] = {False: {}, True: {}}
     shares = []
     for seed in SEEDS:

@@ -45,11 +45,11 @@ class Effort:
 
 EFFORTS: Mapping[str, Effort] = MappingProxyType(
     {
-        "probe": Effort(repeats=2, directions=8, iterations=10, screen=2, finalists=3, confirm=8),
+        "probe": Effort(repeats=2, directions=8, iterations=10, screen=2, finalists=5, confirm=8),
         "train": Effort(repeats=1, directions=0, iterations=0, screen=1, finalists=2, confirm=6),
     }
 )
-"""``probe`` for evaluations below a second (at most 110), ``train`` for real trainings (at most 36)."""
+"""``probe`` for evaluations below a second (at most 126), ``train`` for real trainings (at most 36)."""
 
 _AT_LEAST = Effort(repeats=1, directions=0, iterations=0, screen=1, finalists=1, confirm=2)
 
@@ -120,11 +120,22 @@ def adaptive(
     screened = _measure(problem, even, candidates, plan.screen, "screen")
     order = np.argsort([-gain.mean for gain in screened], kind="stable")
     best = [candidates[place] for place in order[: plan.finalists]]
-    chosen, gain = even, Gain(0.0, 0.0)
-    for candidate, measured in zip(best, _measure(problem, even, best, plan.confirm, "confirm"), strict=True):
-        if measured.bound(confidence) > gain.bound(confidence):
-            chosen, gain = candidate, measured
+    measured = list(zip(best, _measure(problem, even, best, plan.confirm, "confirm"), strict=True))
+    chosen, gain = _settle(even, measured, confidence)
     return problem.allocation(chosen.counts, chosen.proposal, chosen.step, gain)
+
+
+def _settle(even: Candidate, measured: Sequence[tuple[Candidate, Gain]], confidence: float) -> tuple[Candidate, Gain]:
+    """Of the candidates surely better than even counts and within one standard error of the best, the nearest to even counts.
+
+    (Breiman's one-standard-error rule.) Evaluations are proxies, whose worth falls with the distance from what is known.
+    """
+    better = [(candidate, gain) for candidate, gain in measured if gain.bound(confidence) > 0]
+    if not better:
+        return even, Gain(0.0, 0.0)
+    _, top = max(better, key=lambda one: one[1].bound(confidence))
+    near = [one for one in better if one[1].mean >= top.mean - top.error]
+    return min(near, key=lambda one: float(np.abs(np.log(one[0].counts / even.counts)).mean()))
 
 
 def _plan(effort: str, numbers: Mapping[str, int | None]) -> Effort:
