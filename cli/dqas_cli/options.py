@@ -175,7 +175,7 @@ def counts_options(function: F) -> F:
                 **one_of("proxy", ("probe", "train")),
                 default="probe",
                 show_default=True,
-                help="What an allocator tries counts on: a linear probe, or real training.",
+                help="What an allocator tries counts on: a probe (last layer only), or real training.",
             ),
             click.option(
                 "--goal",
