@@ -16,6 +16,7 @@ from dqas_plugin.errors import UserError
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 _CHUNK = 4096
 _STATISTICS_SAMPLE = 10_000

@@ -14,8 +14,7 @@ import torch
 
 from dqas_plugin.allocation import Allocation, allocate
 from dqas_plugin.contracts import Selector
-from dqas_plugin.data import ImageDataset, IntArray
-from dqas_plugin.datasets.splits import BoolArray
+from dqas_plugin.data import BoolArray, ImageDataset, IntArray
 from dqas_plugin.errors import PluginError, UserError
 from dqas_plugin.lookup import resolve_method, resolve_model
 from dqas_plugin.plugins import announce_epoch, check_options, plugins

@@ -10,8 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from dqas_plugin import proxy
-from dqas_plugin.data import ImageDataset, IntArray
-from dqas_plugin.datasets.splits import BoolArray
+from dqas_plugin.data import BoolArray, ImageDataset, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.models import convnet3_small
 from dqas_plugin.proxy import HeldOut, class_scores, even_draw, probe_evaluator, training_evaluator

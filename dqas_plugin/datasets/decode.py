@@ -23,8 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from dqas_plugin.data import IntArray
-from dqas_plugin.datasets.splits import BoolArray
+from dqas_plugin.data import BoolArray, IntArray
 from dqas_plugin.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]

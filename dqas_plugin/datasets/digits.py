@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dqas_plugin.data import DatasetSplits, ImageDataset
-from dqas_plugin.datasets.splits import BoolArray, stratified_test_mask
+from dqas_plugin.data import BoolArray, DatasetSplits, ImageDataset
+from dqas_plugin.datasets.splits import stratified_test_mask
 
 _SPLIT_SEED = 0
 _TEST_SHARE = 0.2

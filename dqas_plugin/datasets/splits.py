@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from dqas_plugin.data import IntArray
+from dqas_plugin.data import BoolArray, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.seeding import generator
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 def stratified_test_mask(labels: IntArray, classes: Sequence[str], share: float, seed: int, name: str) -> BoolArray:
