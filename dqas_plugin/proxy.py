@@ -1,7 +1,7 @@
 """What an allocator asks: "train on these class counts and score every class", answered from training data alone.
 
 Two answers. The *probe* fits only a last layer, on features of a network that was trained once on an even random draw of the
-same budget. A linear layer alone would miss most of what more samples do: the features were made without them. So it also
+same budget. A linear layer alone would miss much of what more samples do: the features were made without them. So it also
 gets random Fourier features (Rahimi and Recht, NIPS 2007), which make it a kernel machine that must have seen something near
 a sample to know it, as a network must. *Training* is the real thing. In both, each seed holds out other training images,
 scores them, and leaves them out of what is trained on; the test split is never seen.
@@ -104,7 +104,14 @@ def even_draw(labels: IntArray, counts: IntArray, seed: int) -> IntArray:
 
 
 def probe_evaluator(
-    features: Tensor, labels: IntArray, pick: Pick, held_out: HeldOut, even: IntArray, prior: Prior
+    features: Tensor,
+    labels: IntArray,
+    pick: Pick,
+    held_out: HeldOut,
+    even: IntArray,
+    prior: Prior,
+    *,
+    fourier: bool = True,
 ) -> Evaluate:
     """Fit a last layer on frozen features, and on random Fourier features of them, for every question.
 
@@ -117,12 +124,13 @@ def probe_evaluator(
         held_out: chooses what is scored.
         even: int64 ``[C]``, even counts.
         prior: as in training; ``balanced`` takes the class frequencies out of the probe's loss too.
+        fourier: whether to add the random Fourier features; a linear probe without them.
     """
     truth = torch.from_numpy(labels)
     first = np.flatnonzero(held_out.never) if held_out.never.any() else np.arange(len(labels))
     num_classes = len(even)
     linear = Standardiser.of(features[torch.from_numpy(first)], _DIMENSIONS)(features)
-    count = int(np.clip(_FOURIER_WORK / (even.sum() * num_classes), 32, _FOURIER))
+    count = int(np.clip(_FOURIER_WORK / (even.sum() * num_classes), 32, _FOURIER)) if fourier else 0
     inputs = torch.cat([linear, _FOURIER_SCALE * fourier_features(linear[:, :-1], count)], dim=1).float()  # half the memory
 
     def fitted(counts: IntArray, held: BoolArray, l2: float, start: Tensor | None) -> Tensor:
@@ -161,7 +169,7 @@ def fourier_features(inputs: Tensor, count: int) -> Tensor:
     draws = torch_generator(0, "fourier")
     frequencies = torch.randn(inputs.shape[1], count, generator=draws, dtype=torch.float64)
     phases = torch.rand(count, generator=draws, dtype=torch.float64) * (2 * torch.pi)
-    return (inputs @ frequencies).add_(phases).cos_().mul_((2 / count) ** 0.5)
+    return (inputs @ frequencies).add_(phases).cos_().mul_((2 / max(1, count)) ** 0.5)
 
 
 def training_evaluator(

@@ -79,9 +79,8 @@ def test_class_scores_by_hand() -> None:
 def test_the_probe_is_logistic_regression_on_what_was_picked(prior: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against scikit-learn, with the features as they are: same held-out images, same picks, weights for the prior."""
     monkeypatch.setattr(proxy, "_PENALTIES", (1.0,))
-    monkeypatch.setattr(proxy, "_FOURIER_SCALE", 0.0)
     features, held_out = clusters((1.0, 1.0, 2.0)), HeldOut.of(LABELS, EVEN, NOBODY)
-    evaluate = probe_evaluator(features, LABELS, in_order, held_out, EVEN, prior)
+    evaluate = probe_evaluator(features, LABELS, in_order, held_out, EVEN, prior, fourier=False)
     counts = np.array([20, 6, 4])
     held = held_out.draw(7)
     chosen = in_order(counts, held)
@@ -93,7 +92,7 @@ def test_the_probe_is_logistic_regression_on_what_was_picked(prior: Any, monkeyp
         accuracy = [np.mean(expected[LABELS[held] == one].argmax(1) == one) for one in range(3)]
         assert found.accuracy == pytest.approx(accuracy, abs=0.02)
     else:
-        plain = probe_evaluator(features, LABELS, in_order, held_out, EVEN, "empirical")(counts, 7)
+        plain = probe_evaluator(features, LABELS, in_order, held_out, EVEN, "empirical", fourier=False)(counts, 7)
         assert found.accuracy[2] > plain.accuracy[2]  # the rare class is no longer held back
     assert found.accuracy.tolist() == evaluate(counts, 7).accuracy.tolist()
 
@@ -106,7 +105,7 @@ def test_fourier_features_approximate_the_gaussian_kernel() -> None:
     assert torch.equal(mapped, proxy.fourier_features(points, 20_000))
 
 
-def test_the_probe_knows_only_what_it_has_seen_something_near_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_knows_only_what_it_has_seen_something_near_of() -> None:
     """Classes of many unrelated modes need samples of each, which a linear layer on few features could not show."""
     labels = np.repeat([0, 1], 400)
     draws = np.random.default_rng(0)
@@ -118,12 +117,11 @@ def test_the_probe_knows_only_what_it_has_seen_something_near_of(monkeypatch: py
 
     held_out = HeldOut.of(labels, np.array([10, 10]), np.zeros(800, dtype=bool))
     found = {}
-    for scale in (0.0, 2.0):
-        monkeypatch.setattr(proxy, "_FOURIER_SCALE", scale)
-        evaluate = probe_evaluator(features, labels, pick, held_out, np.array([10, 10]), "balanced")
+    for fourier in (False, True):
+        evaluate = probe_evaluator(features, labels, pick, held_out, np.array([10, 10]), "balanced", fourier=fourier)
         few, many = (np.mean([evaluate(np.array([one, one]), seed).mean for seed in range(3)]) for one in (10, 200))
-        found[scale] = many - few
-    assert found[2.0] > found[0.0] + 0.05, found
+        found[fourier] = many - few
+    assert found[True] > found[False] + 0.05, found
 
 
 def test_more_samples_of_a_class_help_it() -> None:
