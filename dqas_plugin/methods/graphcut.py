@@ -74,8 +74,11 @@ def graphcut_eq7(features: Tensor, budget: int, bin_sizes: Sequence[int] = ()) -
     squares = torch.cat([(part - centre).square().sum(dim=1) for part in in_chunks(features)]).numpy()
     scale = float(np.sqrt(squares.max())) or 1.0
 
+    # NumPy from here on: the loop alternates with its products, and two pools of spinning threads get in each other's way.
+    plain, middle = features.numpy(), centre.numpy()
+
     def right(rows: IntArray) -> FloatArray:
-        result: FloatArray = (features[torch.from_numpy(rows)].double() - centre).div_(scale).numpy()
+        result: FloatArray = (plain[rows] - middle) / scale
         return result
 
     squares = squares / scale**2
@@ -99,13 +102,14 @@ def graphcut_deepcore(gradients: LastLayerGradients, budget: int, bin_sizes: Seq
     residuals = gradients.residuals
     lengths = residuals.norm(dim=1, keepdim=True)
     left = (residuals / torch.where(lengths > 0, lengths, 1.0)).numpy()  # (n, C)
-    norms = squared_lengths(features).add(1.0).sqrt()  # |[φ, 1]|
+    plain = features.numpy()  # as above
+    norms = squared_lengths(features).add(1.0).sqrt().numpy()[:, None]  # |[φ, 1]|
 
     def right(rows: IntArray) -> FloatArray:
-        chosen = torch.from_numpy(rows)
-        wide = torch.cat([features[chosen].double(), torch.ones(len(rows), 1, dtype=torch.float64)], dim=1)
-        result: FloatArray = wide.div_(norms[chosen, None]).numpy()
-        return result
+        wide = np.ones((len(rows), plain.shape[1] + 1))
+        wide[:, :-1] = plain[rows]
+        wide /= norms[rows]
+        return wide
 
     factors = Factors(left, right, features)
     everything = factors.sums(factors.total(np.arange(count)), np.arange(count))  # Σ_p cos(p, x) (n,)
