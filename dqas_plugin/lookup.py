@@ -6,14 +6,16 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from dqas_plugin.contracts import DatasetLoader, Selector
+from dqas_plugin.contracts import DatasetLoader, Entry, Selector
 from dqas_plugin.data import DatasetSplits, ImageDataset
 from dqas_plugin.errors import PluginError, UserError, nearest, unknown_name
 from dqas_plugin.models import Network, Shape
-from dqas_plugin.plugins import Plugins, check_options, plugins
+from dqas_plugin.plugins import Plugins, Registry, check_options, plugins
 from dqas_plugin.selection import Ranking
+
+T = TypeVar("T", bound=Entry)
 
 
 def load_dataset(name: str, root: str | Path | None = None, *, test_from: str | None = None, **options: Any) -> DatasetSplits:
@@ -36,11 +38,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, test_from: str | 
 
 def _load(name: str, root: str | Path | None, options: Mapping[str, Any]) -> DatasetSplits:
     loaders = plugins().datasets
-    head, colon, path = name.partition(":")
-    loader = loaders[head if colon else name]
-    if bool(colon) != loader.takes_path or (colon and not path):
-        form = f"{loader.name}:PATH" if loader.takes_path else loader.name
-        raise UserError(f"the dataset '{loader.name}' is written '{form}', not '{name}'")
+    loader, path = _with_rest(loaders, name, "PATH", lambda one: one.takes_path)
     check_options(loader, "dataset", options)
     base = None if root is None else Path(root)
     found = loader(path, **options) if loader.takes_path else loader(base, **options)
@@ -85,13 +83,18 @@ def resolve_model(text: str) -> Callable[[Shape, int], Network]:
     Raises:
         UserError: for an unknown name, with the nearest ones.
     """
-    models = plugins().models
+    model, rest = _with_rest(plugins().models, text, "NAME", lambda one: one.takes_name)
+    return partial(model.function, rest) if model.takes_name else model.function
+
+
+def _with_rest(registry: Registry[T], text: str, what: str, takes: Callable[[T], bool]) -> tuple[T, str]:
+    """The entry that ``text`` names, and what follows the colon, which must be there just where the entry takes it."""
     head, colon, rest = text.partition(":")
-    model = models[head if colon else text]
-    if bool(colon) != model.takes_name or (colon and not rest):
-        form = f"{model.name}:NAME" if model.takes_name else model.name
-        raise UserError(f"the model '{model.name}' is written '{form}', not '{text}'")
-    return partial(model.function, rest) if colon else model.function
+    entry = registry[head]
+    if bool(colon) != takes(entry) or (colon and not rest):
+        form = f"{entry.name}:{what}" if takes(entry) else entry.name
+        raise UserError(f"the {registry.kind} '{entry.name}' is written '{form}', not '{text}'")
+    return entry, rest
 
 
 def parse_options(kind: str, pairs: Mapping[str, str], parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from dqas_plugin.allocation.problem import Evaluate
 from dqas_plugin.data import BoolArray, ImageDataset, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.logistic import Standardiser, fit
@@ -24,11 +25,10 @@ from dqas_plugin.losses import log_prior
 from dqas_plugin.plugins import announce_epoch
 from dqas_plugin.precision import Build
 from dqas_plugin.recipes import Prior, Recipe
-from dqas_plugin.scores import ClassScores
+from dqas_plugin.scores import ClassScores, class_scores
 from dqas_plugin.seeding import derive, generator, torch_generator
 from dqas_plugin.training import train
 
-Evaluate = Callable[[IntArray, int], ClassScores]
 Pick = Callable[[IntArray, BoolArray], IntArray]
 """``pick(counts, without)``: dataset indices of ``counts[c]`` samples of every class, none of them in the mask ``without``."""
 
@@ -78,17 +78,21 @@ class HeldOut:
             )
         return HeldOut(labels, sizes, never)
 
+    @cached_property
+    def _free(self) -> list[IntArray]:
+        """The images of every class that may be held out."""
+        return [np.flatnonzero((self.labels == label) & ~self.never) for label in range(len(self.sizes))]
+
     @property
     def overlap(self) -> float:
         """Share of the held-out images that two seeds have in common, on average."""
-        free = np.bincount(self.labels[~self.never], minlength=len(self.sizes))
+        free = np.array([len(one) for one in self._free])
         return min(float(np.mean(self.sizes / free)), _MOST_OVERLAP)
 
     def draw(self, seed: int) -> BoolArray:
         """The images held out for ``seed``, bool ``[N]``."""
         mask = np.zeros(len(self.labels), dtype=bool)
-        for label, size in enumerate(self.sizes):
-            free = np.flatnonzero((self.labels == label) & ~self.never)
+        for label, (free, size) in enumerate(zip(self._free, self.sizes, strict=True)):
             mask[generator(seed, "held-out", label).choice(free, size, replace=False)] = True
         return mask
 
@@ -196,12 +200,3 @@ def training_evaluator(
         return result.last
 
     return evaluate
-
-
-def class_scores(logits: Tensor, labels: Tensor, num_classes: int) -> ClassScores:
-    """Accuracy and mean negative log-likelihood of every class, of logits ``[n, C]``; NaN for a class without samples."""
-    sizes = torch.bincount(labels, minlength=num_classes).double()
-    hits = (logits.argmax(dim=1) == labels).double()
-    losses = functional.cross_entropy(logits, labels, reduction="none").double()
-    accuracy, loss = (torch.bincount(labels, one, minlength=num_classes) / sizes for one in (hits, losses))
-    return ClassScores(accuracy=accuracy.numpy(), loss=loss.numpy())

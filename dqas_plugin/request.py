@@ -19,6 +19,8 @@ from dqas_plugin.selection import Ranking
 Method = str | Selector | Ranking | Callable[..., Any] | npt.NDArray[Any]
 DEFAULT_MODEL = "convnet3-small"
 DEFAULT_RECIPE = "quick"
+PROXIES = ("probe", "train")
+"""What an allocator trains: a last layer, or the network."""
 
 
 @dataclass(eq=False)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from dqas_plugin.data import FloatArray
 
@@ -30,3 +33,12 @@ class ClassScores:
     def worst(self) -> float:
         """Accuracy of the lowest class."""
         return float(np.min(self.accuracy))
+
+
+def class_scores(logits: Tensor, labels: Tensor, num_classes: int) -> ClassScores:
+    """Accuracy and mean negative log-likelihood of every class, of logits ``[n, C]``; NaN for a class without samples."""
+    sizes = torch.bincount(labels, minlength=num_classes).double()
+    hits = (logits.argmax(dim=1) == labels).double()
+    losses = functional.cross_entropy(logits, labels, reduction="none").double()
+    accuracy, loss = (torch.bincount(labels, one, minlength=num_classes) / sizes for one in (hits, losses))
+    return ClassScores(accuracy=accuracy.numpy(), loss=loss.numpy())

@@ -5,26 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dqas_plugin.allocation import Allocation, allocate
+from dqas_plugin.allocation import Allocation, Evaluate, allocate
 from dqas_plugin.contracts import Selector
 from dqas_plugin.data import BoolArray, ImageDataset, IntArray
-from dqas_plugin.errors import PluginError, UserError
+from dqas_plugin.errors import PluginError, UserError, unknown_name
 from dqas_plugin.lookup import resolve_method, resolve_model
 from dqas_plugin.plugins import announce_epoch, check_options, plugins
-from dqas_plugin.proxy import Evaluate, HeldOut, even_draw, probe_evaluator, training_evaluator
+from dqas_plugin.proxy import HeldOut, even_draw, probe_evaluator, training_evaluator
 from dqas_plugin.ranking import as_selector, rank
-from dqas_plugin.request import SelectionRequest
+from dqas_plugin.request import PROXIES, SelectionRequest
 from dqas_plugin.scores import ClassScores
 from dqas_plugin.seeding import generator
 from dqas_plugin.selection import Ranking, Selection
 from dqas_plugin.signals import Signals, compute_signals
+from dqas_plugin.versions import versions
 
 
 class Steps:
@@ -43,8 +43,8 @@ class Steps:
         needs = (self.selector.needs if self.selector else frozenset()) | (self.refiner.needs if self.refiner else frozenset())
         self.needs: frozenset[str] = frozenset(needs) & {"features", "logits", "gradients"}
         self.probes = allocator.trains and request.proxy == "probe"
-        if request.proxy not in ("probe", "train"):
-            raise UserError(f"unknown proxy '{request.proxy}': choose probe or train")
+        if request.proxy not in PROXIES:
+            raise unknown_name("proxy", request.proxy, PROXIES)
         self._check_budget()
 
     def _method(self) -> tuple[Selector | None, Ranking | None, dict[str, Any]]:
@@ -266,7 +266,7 @@ class Steps:
             "fingerprint": request.data.fingerprint,
             "model": request.model,
             "recipe": request.recipe.as_dict(),
-            "versions": {"dqas": _version("dqas"), "torch": torch.__version__, "numpy": np.__version__},
+            "versions": versions(),
             "seconds": {step: round(value, 4) for step, value in self.seconds.items()},
         }
 
@@ -315,10 +315,3 @@ def _summary(allocation: Allocation) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # run from a checkout
-        return "checkout"

@@ -16,10 +16,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from dqas_plugin.augment import draw_shifts, shift
 from dqas_plugin.data import ImageDataset
@@ -28,7 +26,7 @@ from dqas_plugin.losses import log_prior, sample_weights, training_loss
 from dqas_plugin.models import Network
 from dqas_plugin.precision import Build, autocast, resolve, resolve_device
 from dqas_plugin.recipes import Recipe
-from dqas_plugin.scores import ClassScores
+from dqas_plugin.scores import ClassScores, class_scores
 from dqas_plugin.seeding import derive, torch_generator
 
 _BLOCK = 8192  # images augmented at once: 25 MB at 32 px
@@ -143,20 +141,9 @@ def evaluate(
         batch: images at a time.
     """
     place = _place(network, device)
-    hits, losses = [], []
-    start = 0
-    for _, logits in outputs(network, data, device=place, precision=precision, batch=batch):
-        labels = data.labels[start : start + len(logits)]
-        start += len(logits)
-        hits.append(logits.argmax(dim=1) == labels)
-        losses.append(functional.cross_entropy(logits, labels, reduction="none"))
-    sizes = torch.from_numpy(data.class_sizes).double()
-
-    def class_means(values: list[Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        every = torch.cat([torch.empty(0), *values]).double()
-        return (torch.bincount(data.labels, every, minlength=data.num_classes) / sizes).numpy()
-
-    return ClassScores(accuracy=class_means(hits), loss=class_means(losses))
+    logits = [one for _, one in outputs(network, data, device=place, precision=precision, batch=batch)]
+    every = torch.cat(logits) if logits else torch.empty(0, data.num_classes)
+    return class_scores(every, data.labels, data.num_classes)
 
 
 def outputs(

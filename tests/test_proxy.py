@@ -13,8 +13,9 @@ from dqas_plugin import proxy
 from dqas_plugin.data import BoolArray, ImageDataset, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.models import convnet3_small
-from dqas_plugin.proxy import HeldOut, class_scores, even_draw, probe_evaluator, training_evaluator
+from dqas_plugin.proxy import HeldOut, even_draw, probe_evaluator, training_evaluator
 from dqas_plugin.recipes import Recipe
+from dqas_plugin.scores import class_scores
 
 LABELS = np.repeat(np.arange(3), [60, 40, 30])
 EVEN = np.array([10, 10, 10])

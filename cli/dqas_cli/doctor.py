@@ -6,7 +6,6 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
@@ -14,6 +13,7 @@ import click
 from dqas_cli.files import check_cache
 from dqas_cli.printing import size
 from dqas_plugin.errors import DqasError
+from dqas_plugin.versions import installed
 
 ENOUGH_SPACE = 1_000_000_000
 """Free bytes under which the cache folder is a problem: Tiny ImageNet takes 1.3 GB decoded."""
@@ -76,15 +76,11 @@ def findings(root: str) -> Iterator[Finding]:
 def versions() -> Iterator[Finding]:
     """Python and the packages; a missing one is a problem."""
     yield Finding(True, "python", f"{platform.python_version()} on {platform.machine()}")
-    try:
-        yield Finding(True, "dqas", version("dqas"))
-    except PackageNotFoundError:
-        yield Finding(True, "dqas", "run from its source folder, not installed: no plugins from entry points")
+    own = installed("dqas") or "run from its source folder, not installed: no plugins from entry points"
+    yield Finding(True, "dqas", own)
     for package in PACKAGES:
-        try:
-            yield Finding(True, package, version(package))
-        except PackageNotFoundError:
-            yield Finding(False, package, f"missing: pip install {package}")
+        found = installed(package)
+        yield Finding(found is not None, package, found or f"missing: pip install {package}")
 
 
 def devices() -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import entry_points
 from typing import Any
 
 import click
@@ -20,6 +20,7 @@ from dqas_cli.doctor import doctor
 from dqas_cli.listing import list_
 from dqas_cli.select import select
 from dqas_plugin.errors import DqasError, PluginError, UserError, unknown_name
+from dqas_plugin.versions import installed
 
 STOPPED = "stopped; the same command continues where it was"
 
@@ -143,10 +144,7 @@ def _usage(error: click.UsageError) -> str:
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or ctx.resilient_parsing:
         return
-    try:
-        click.echo(f"dqas {version('dqas')}")
-    except PackageNotFoundError:
-        click.echo("dqas (not installed)")
+    click.echo(f"dqas {installed('dqas') or '(not installed)'}")
     ctx.exit()
 
 

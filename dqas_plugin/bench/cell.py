@@ -15,12 +15,10 @@ The result of a cell is a dict that JSON knows:
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +30,7 @@ from dqas_plugin.data import DatasetSplits, FloatArray, ImageDataset
 from dqas_plugin.errors import UserError
 from dqas_plugin.scores import ClassScores
 from dqas_plugin.training import train
+from dqas_plugin.versions import versions
 
 if TYPE_CHECKING:
     from dqas_plugin.pipeline import SelectionRequest
@@ -111,30 +110,16 @@ def load(reference: DatasetReference) -> DatasetSplits:
     Raises:
         UserError: if its content is not what it was when the grid was planned.
     """
-    return _given.get(reference.fingerprint) or _loaded(_Hashable(reference))
+    return _given.get(reference.fingerprint) or _loaded(reference)
 
 
 _given: dict[str, DatasetSplits] = {}
 
 
-class _Hashable:
-    """A reference that compares with its options."""
-
-    def __init__(self, reference: DatasetReference) -> None:
-        self.reference = reference
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hashable) and self.reference == other.reference
-
-    def __hash__(self) -> int:
-        return hash(self.reference)
-
-
 @lru_cache(maxsize=2)
-def _loaded(wrapped: _Hashable) -> DatasetSplits:
+def _loaded(reference: DatasetReference) -> DatasetSplits:
     from dqas_plugin.lookup import load_dataset
 
-    reference = wrapped.reference
     splits = load_dataset(reference.name, reference.root, **reference.options)
     if DatasetReference.of(splits, reference.name).fingerprint != reference.fingerprint:
         raise UserError(f"the dataset '{reference.name}' has changed since the grid was planned: start the command again")
@@ -192,6 +177,7 @@ def read_selection(path: Path) -> Chosen:
 def train_on_selection(task: Task) -> Result:
     """Train a network on the selection of the task and test it: the part of the result that does not depend on the method."""
     from dqas_plugin.lookup import resolve_model
+    from dqas_plugin.plugins import announce_epoch
     from dqas_plugin.selection import Selection
 
     cell, data = task.cell, load(task.cell.dataset)
@@ -207,6 +193,7 @@ def train_on_selection(task: Task) -> Result:
             device=task.device,
             weights=weights,
             test=data.test,
+            on_epoch=announce_epoch,
         )
     assert trained.last is not None  # there is a test set
     assert trained.best is not None
@@ -245,15 +232,6 @@ def accuracies(scores: ClassScores, test: ImageDataset) -> dict[str, Any]:
         "natural": float(np.average(classes[present], weights=test.class_sizes[present])),
         "classes": [float(one) if known else None for one, known in zip(classes, present, strict=True)],
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes."""
-    try:
-        own = version("dqas")
-    except PackageNotFoundError:
-        own = "not installed"
-    return {"dqas": own, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
 @contextmanager

@@ -10,20 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dqas_plugin.allocation.problem import GOALS
 from dqas_plugin.budget import budget_of
 from dqas_plugin.data import DatasetSplits
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.precision import resolve_device
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.recipes import recipe as find_recipe
+from dqas_plugin.request import DEFAULT_MODEL, DEFAULT_RECIPE, PROXIES
 
 RESULT_FORMAT = 1
 """Part of every key. Raise it when the same configuration would give another result, or the result another form."""
 
 DEFAULT_RATIOS = (0.05, 0.1)
-
-GOALS = ("mean", "natural", "worst")
-PROXIES = ("probe", "train")
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,8 @@ class Cell:
     refine_share: float = 0.1
     goal: str = "mean"
     proxy: str = "probe"
-    model: str = "convnet3-small"
-    recipe: Recipe = field(default_factory=lambda: find_recipe("quick"))
+    model: str = DEFAULT_MODEL
+    recipe: Recipe = field(default_factory=lambda: find_recipe(DEFAULT_RECIPE))
     seed: int = 0
     device: str = "cpu"
     method_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -184,8 +183,8 @@ def plan(
     refine_share: float = 0.1,
     goal: str = "mean",
     proxy: str = "probe",
-    model: str = "convnet3-small",
-    recipe: str | Recipe = "quick",
+    model: str = DEFAULT_MODEL,
+    recipe: str | Recipe = DEFAULT_RECIPE,
     device: str = "cpu",
     method_options: Mapping[str, Any] | None = None,
     allocator_options: Mapping[str, Any] | None = None,

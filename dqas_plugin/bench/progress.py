@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -22,8 +22,8 @@ _PHASES = {
 _PAUSE = 10.0  # seconds between two lines of a phase that finishes no cells
 
 
-class Reporter(Protocol):
-    """Is told what happens, in the driver."""
+class Reporter:
+    """Is told what happens, in the driver; does nothing about it."""
 
     def begin(self, cells: int, stored: int) -> None:
         """The run has ``cells`` cells, of which ``stored`` are finished already."""
@@ -50,29 +50,11 @@ def reporter(stream: TextIO | None = None) -> Reporter:
     return Bar(target) if target.isatty() else Lines(target)
 
 
-class Silent:
+class Silent(Reporter):
     """Says nothing."""
 
-    def begin(self, cells: int, stored: int) -> None:
-        """Nothing."""
 
-    def phase(self, name: str, tasks: int) -> None:
-        """Nothing."""
-
-    def advance(self) -> None:
-        """Nothing."""
-
-    def finished(self, cell: Cell, result: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def failed(self, cell: Cell, error: Exception) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
-
-
-class Lines:
+class Lines(Reporter):
     """One line per finished cell: ``12/18 graphcut+adaptive 5 % seed 1: 83.1 % (2.1 s)``."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -108,15 +90,12 @@ class Lines:
         self.done += 1
         self._say(f"{self.done}/{self.cells} {cell}: failed ({one_line(error)})")
 
-    def close(self) -> None:
-        """Nothing."""
-
     def _say(self, text: str) -> None:
         self.told = time.monotonic()
         print(text, file=self.stream, flush=True)
 
 
-class Bar:
+class Bar(Reporter):
     """A bar for the calls of the phase, with the last finished cell beside it."""
 
     def __init__(self, stream: TextIO) -> None:
