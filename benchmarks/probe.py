@@ -25,7 +25,7 @@ from dqas_plugin.models import convnet3_small
 from dqas_plugin.proxy import HeldOut, even_draw, probe_evaluator
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.seeding import generator
-from dqas_plugin.signals import compute_signals
+from dqas_plugin.trained_signals import compute_signals
 from dqas_plugin.training import train
 
 CLASSES, PER_CLASS = 6, 40

@@ -10,8 +10,29 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-SIGNALS = frozenset({"features", "logits", "gradients", "images"})
-"""Signals a selector may need. ``logits`` brings probabilities and losses, ``gradients`` needs features and logits."""
+SIGNALS = frozenset({"features", "logits", "gradients", "images", "dynamics", "perturbations", "runs"})
+"""Signals a selector may need.
+
+``logits`` brings probabilities and losses, ``gradients`` needs features and logits, ``dynamics`` is how margins and errors went
+during the training, ``perturbations`` how far the decision boundary is in pixels, ``runs`` features and logits of several
+trainings, as many as the selector's option ``repeat`` says.
+"""
+
+
+class Size(NamedTuple):
+    """How much there is to rank, for estimates of memory.
+
+    Attributes:
+        samples: n, of the class.
+        width: d, of the features.
+        classes: C.
+        budget: how many are to be ranked.
+    """
+
+    samples: int
+    width: int
+    classes: int
+    budget: int
 
 
 @dataclass(frozen=True)
@@ -50,16 +71,23 @@ class Selector(Entry):
         needs: the signals read, a subset of :data:`SIGNALS`; nothing else is computed.
         nested: the choice of k samples is the first k of the choice of more. If false it is asked again per class count.
         variants: short names for option settings: ``graphcut:eq7`` means ``objective="eq7"``.
+        differs: one line: what the published method does otherwise than the default, or where programs differ.
+        memory: the least that ranking a class takes in bytes, beyond its signals: ``f(size)``; None: in proportion to them.
     """
 
     family: str = "other"
     needs: frozenset[str] = frozenset()
     nested: bool = True
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    differs: str = ""
+    memory: Callable[[Size], int] | None = None
 
 
 class Weighted(NamedTuple):
-    """What a selector returns instead of positions alone if its choice comes with loss weights."""
+    """What a selector returns instead of positions alone if its choice comes with loss weights.
+
+    The weights belong to exactly this set: a nested method is asked again for them once the class counts are known.
+    """
 
     positions: Any
     weights: Any
@@ -122,6 +150,8 @@ def selector(
     source: str = "",
     nested: bool = True,
     variants: Mapping[str, Mapping[str, Any]] | None = None,
+    differs: str = "",
+    memory: Callable[[Size], int] | None = None,
 ) -> Callable[[Callable[..., Any]], Selector]:
     """Make a selector of a function ``f(view, budget, rng)``; the result still works as that function."""
     unknown = set(needs) - SIGNALS
@@ -129,7 +159,9 @@ def selector(
         raise ValueError(f"selector '{name}' needs unknown signals {sorted(unknown)}; choose from {sorted(SIGNALS)}")
 
     def make(function: Callable[..., Any]) -> Selector:
-        return Selector(name, function, title or name, source, family, frozenset(needs), nested, dict(variants or {}))
+        return Selector(
+            name, function, title or name, source, family, frozenset(needs), nested, dict(variants or {}), differs, memory
+        )
 
     return make
 

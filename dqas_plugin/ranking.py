@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dqas_plugin.contracts import Selector, Weighted
+from dqas_plugin.contracts import Selector, Size, Weighted
 from dqas_plugin.data import IntArray
 from dqas_plugin.errors import PluginError, UserError
 from dqas_plugin.lookup import resolve_method
@@ -16,7 +16,7 @@ from dqas_plugin.plugins import check_options
 from dqas_plugin.request import Method
 from dqas_plugin.seeding import generator
 from dqas_plugin.selection import Ranking
-from dqas_plugin.signals import Signals
+from dqas_plugin.signals import MAX_MEMORY, Signals
 
 
 def rank(
@@ -26,6 +26,7 @@ def rank(
     counts: npt.ArrayLike,
     seed: int = 0,
     candidates: IntArray | None = None,
+    max_memory: int = MAX_MEMORY,
     **options: Any,
 ) -> Ranking:
     """Order the samples of every class, best first: the loop over classes.
@@ -36,10 +37,11 @@ def rank(
         counts: int ``[C]``, how deep to rank each class; cut to the size of the class.
         seed: of everything random.
         candidates: dataset indices that may be ranked; None: all.
+        max_memory: what ranking a class may take, in bytes, beyond the signals.
         options: of the method, e.g. ``objective="eq7"``.
 
     Raises:
-        UserError: for an unknown method or option.
+        UserError: for an unknown method or option, or a method that would need more memory.
         PluginError: if the method's answer is not what it promised; the message names it.
     """
     selector, preset = as_selector(method)
@@ -48,17 +50,39 @@ def rank(
     depths = np.asarray(counts, dtype=np.int64)
     if depths.shape != (signals.num_classes,):
         raise UserError(f"counts must be one number for each of the {signals.num_classes} classes, not {depths.size}")
-    order, weights = [], []
-    for label, depth in enumerate(depths):
-        view = signals.view(label, candidates)
+    views = [signals.view(label, candidates, seed=seed, max_memory=max_memory) for label in range(signals.num_classes)]
+    check_memory(selector, signals, max(map(len, views)), int(depths.max()), max_memory)
+    order: list[IntArray] = []
+    weights, notes = [], []
+    while views:
+        view, depth = views.pop(0), depths[len(order)]  # what a view has computed is freed with it
+        label = view.label
         wanted = min(int(depth), len(view.indices))
         answer = selector(view, wanted, generator(seed, "rank", label), **chosen) if wanted else np.empty(0, np.int64)
         positions, weighed = _checked(selector, answer, wanted, len(view.indices))
         order.append(view.indices[positions])
         weights.append(weighed)
+        notes += view.notes
     given = [one for one in weights if one is not None]
-    provenance = {"options": dict(chosen), "seed": seed}
+    provenance = {"options": dict(chosen), "seed": seed, "notes": list(dict.fromkeys(notes))}
     return Ranking(tuple(order), selector.name, selector.nested, tuple(given) if len(given) == len(order) else None, provenance)
+
+
+def check_memory(selector: Selector, signals: Signals, samples: int, budget: int, max_memory: int) -> None:
+    """Refuse a method that cannot rank a class of so many samples within the memory.
+
+    Raises:
+        UserError: it says how much would be needed.
+    """
+    if selector.memory is None:
+        return
+    width = 0 if signals.features is None else signals.features.shape[1]
+    needed = selector.memory(Size(samples, width, signals.num_classes, min(budget, samples)))
+    if needed > max_memory:
+        raise UserError(
+            f"the method '{selector.name}' needs {needed / 2**30:.1f} GiB to rank a class of {samples:,} images, more than "
+            f"the {max_memory / 2**30:.1f} GiB it may take: raise --max-memory (max_memory), or choose another method"
+        )
 
 
 def as_selector(method: Method) -> tuple[Selector, dict[str, Any]]:

@@ -1,17 +1,14 @@
 """What one trained network says of every sample, and one class's window on it.
 
-Selection rules read nothing else: they never train and never touch a device. ``compute_signals`` trains the network, once per
-dataset, model, recipe and seed; ``Signals.from_arrays`` needs no network at all.
+Selection rules read nothing else: they never train and never choose a device. ``trained_signals.compute_signals`` trains the
+network, once per dataset, model, recipe and seed; ``Signals.from_arrays`` needs no network at all.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,20 +17,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dqas_plugin.cache_entry import ArrayFile, cached_entry, map_array
-from dqas_plugin.data import ImageDataset, IntArray
+from dqas_plugin.data import IntArray
 from dqas_plugin.errors import DqasError, UserError
 from dqas_plugin.gradients import LastLayerGradients, residuals_of
-from dqas_plugin.paths import cache_folder
-from dqas_plugin.precision import Build, resolve_device
-from dqas_plugin.recipes import Recipe
-from dqas_plugin.seeding import derive
-from dqas_plugin.training import EpochReport, TrainingResult, outputs, train
 
 ArrayLike = npt.ArrayLike | Tensor
 
+MAX_MEMORY = 4 * 2**30
+"""What ranking may take, in bytes, beyond the signals, unless the user says otherwise."""
+
 _CHUNK = 4096
-_FORMAT = 1  # of the cache entries; a new number makes all old ones stale
+_WIDE = ("features", "logits", "head_inputs", "margins", "errors", "perturbations")  # may be on a GPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +37,16 @@ class Signals:
     Attributes:
         labels: int64 ``[N]``, in ``0..num_classes-1``.
         num_classes: C.
-        features: what the last layer sees, float32 ``[N, d]``; may be memory-mapped. Never modified, like all the others.
+        features: what the last layer sees, or what another extractor makes of the images, float32 ``[N, d]``; may be
+            memory-mapped. Never modified, like all the others.
         logits: float32 ``[N, C]``.
         images: uint8 ``[N, channels, H, W]``.
+        head_inputs: what the last layer sees where ``features`` come from another extractor, float32 ``[N, h]``.
+        margins: logit of the label minus the highest other one, when the sample was last trained on in every epoch, float32
+            ``[N, E]``: the sample was classified rightly where it is above 0.
+        errors: ``|p - y|`` at the same time, float32 ``[N, E]``.
+        perturbations: squared length of the smallest change of the (normalised) pixels that changes the class, float32 ``[N]``.
+        runs: features and logits of further trainings with other seeds.
         proxy: what is known of the network's training: accuracy per class, seconds … (empty without one).
     """
 
@@ -54,6 +55,11 @@ class Signals:
     features: Tensor | None = None
     logits: Tensor | None = None
     images: Tensor | None = None
+    head_inputs: Tensor | None = None
+    margins: Tensor | None = None
+    errors: Tensor | None = None
+    perturbations: Tensor | None = None
+    runs: tuple[Signals, ...] = ()
     proxy: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -65,8 +71,15 @@ class Signals:
         images: ArrayLike | None = None,
         *,
         num_classes: int | None = None,
+        head_inputs: ArrayLike | None = None,
+        margins: ArrayLike | None = None,
+        errors: ArrayLike | None = None,
+        perturbations: ArrayLike | None = None,
+        runs: Sequence[Signals] = (),
     ) -> Signals:
         """Signals of bare arrays (NumPy, torch or lists), checked; nothing is copied that has the right type already.
+
+        Tensors stay on their device, on which ranking then runs.
 
         Args:
             features: ``[N, d]``, or None for methods that need none.
@@ -74,20 +87,28 @@ class Signals:
             labels: whole numbers ``[N]``.
             images: uint8 ``[N, channels, H, W]``, or None.
             num_classes: C; default: as many as there are logits, or else labels.
+            head_inputs: ``[N, h]`` where the features are not what the last layer sees.
+            margins: ``[N, E]``, see :class:`Signals`, like the others.
+            errors: ``[N, E]``.
+            perturbations: ``[N]``.
+            runs: signals of the same samples under other trainings.
 
         Raises:
             UserError: for empty arrays, shapes that do not fit, numbers that are not finite, labels out of range.
         """
         whole = _labels(labels)
-        wide = {"features": _floats("features", features, len(whole)), "logits": _floats("logits", logits, len(whole))}
-        outputs = wide["logits"]
+        given = (features, logits, head_inputs, margins, errors, perturbations)
+        wide: dict[str, Any] = {name: _floats(name, values, len(whole)) for name, values in zip(_WIDE, given, strict=True)}
+        outputs: Tensor | None = wide["logits"]
         default = int(whole.max()) + 1 if outputs is None else outputs.shape[1]
         classes = default if num_classes is None else num_classes
         if outputs is not None and outputs.shape[1] != classes:
             raise UserError(f"logits have {outputs.shape[1]} columns for {classes} classes: give one column per class")
         if int(whole.min()) < 0 or int(whole.max()) >= classes:
             raise UserError(f"labels must lie in 0..{classes - 1}, not {int(whole.min())}..{int(whole.max())}")
-        return cls(whole, classes, wide["features"], outputs, _images(images, len(whole)))
+        if any(len(one) != len(whole) for one in runs):
+            raise UserError(f"every run must have one row for each of the {len(whole)} labels: give runs of the same samples")
+        return cls(whole, classes, images=_images(images, len(whole)), runs=tuple(runs), **wide)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,20 +119,34 @@ class Signals:
             raise UserError(f"there is no class {label}: labels lie in 0..{self.num_classes - 1}")
         return self._members[label]
 
-    def view(self, label: int, candidates: npt.ArrayLike | None = None) -> View:
-        """One class's window: all its samples, or those of ``candidates`` (dataset indices that may be selected)."""
+    def view(self, label: int, candidates: npt.ArrayLike | None = None, *, seed: int = 0, max_memory: int = MAX_MEMORY) -> View:
+        """One class's window: all its samples, or those of ``candidates`` (dataset indices that may be selected).
+
+        Args:
+            label: the class.
+            candidates: dataset indices, or None for all.
+            seed: of the ranking.
+            max_memory: what a method may take, in bytes.
+        """
         members = self.members(label)
         if candidates is None:
-            return View(self, members, label)
+            return View(self, members, label, seed=seed, max_memory=max_memory)
         allowed = _mask("candidates", candidates, len(self))
-        return View(self, members[allowed[members]], label, np.flatnonzero(allowed).astype(np.int64))
+        among = np.flatnonzero(allowed).astype(np.int64)
+        return View(self, members[allowed[members]], label, among, seed=seed, max_memory=max_memory)
 
     def subset(self, indices: npt.ArrayLike) -> Signals:
         """The signals of these dataset indices only (copied), in this order; sample i of the result is ``indices[i]`` here."""
         _mask("indices", indices, len(self))
         rows = torch.from_numpy(np.asarray(indices, dtype=np.int64))
-        features, logits, images = (None if one is None else one[rows] for one in (self.features, self.logits, self.images))
-        return Signals(self.labels[rows], self.num_classes, features, logits, images, self.proxy)
+        given = {name: one for name in ("labels", "images", *_WIDE) if (one := getattr(self, name)) is not None}
+        changed: dict[str, Any] = {name: one[rows] for name, one in given.items()}
+        return replace(self, **changed, runs=tuple(one.subset(indices) for one in self.runs))
+
+    def to(self, device: torch.device | str) -> Signals:
+        """The same with everything that methods compute with on a device; labels and images stay where they are."""
+        moved: dict[str, Any] = {name: one.to(device) for name in _WIDE if (one := getattr(self, name)) is not None}
+        return replace(self, **moved, runs=tuple(one.to(device) for one in self.runs))
 
     @cached_property
     def whole(self) -> View:
@@ -130,16 +165,35 @@ class View:
 
     Attributes:
         indices: dataset indices of the rows, ascending, int64 ``[n]`` (NumPy). Position i of a view is ``indices[i]``.
+        seed: of the ranking. Draw from the generator that a method gets, unless another program's draws are to be repeated.
+        max_memory: what a method may take, in bytes, beyond the signals.
+        notes: what methods want people to know, see :meth:`note`.
     """
 
-    def __init__(self, signals: Signals, indices: IntArray, label: int | None, candidates: IntArray | None = None) -> None:
+    def __init__(
+        self,
+        signals: Signals,
+        indices: IntArray,
+        label: int | None,
+        candidates: IntArray | None = None,
+        *,
+        seed: int = 0,
+        max_memory: int = MAX_MEMORY,
+    ) -> None:
         self.indices = indices
+        self.seed = seed
+        self.max_memory = max_memory
+        self.notes: list[str] = []
         self._signals = signals
         self._label = label
         self._candidates = candidates
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def note(self, text: str) -> None:
+        """Tell people something about this ranking, such as an approximation made to stay within the memory."""
+        self.notes.append(text)
 
     @property
     def label(self) -> int:
@@ -155,7 +209,7 @@ class View:
 
     @cached_property
     def features(self) -> Tensor:
-        """What the last layer sees, float32 ``[n, d]``."""
+        """What the last layer sees, or what another extractor makes of the images, float32 ``[n, d]``."""
         return self._rows(_present("features", self._signals.features))
 
     @cached_property
@@ -171,7 +225,7 @@ class View:
     @cached_property
     def losses(self) -> Tensor:
         """Cross-entropy (nats), float32 ``[n]``."""
-        return functional.cross_entropy(self.logits, self.labels, reduction="none")
+        return functional.cross_entropy(self.logits, self.labels.to(self.logits.device), reduction="none")
 
     @cached_property
     def images(self) -> Tensor:
@@ -181,7 +235,29 @@ class View:
     @cached_property
     def gradients(self) -> LastLayerGradients:
         """Gradients of the loss in the last layer, implicit."""
-        return LastLayerGradients(residuals_of(self.logits, self.labels), self.features)
+        inputs = self._signals.head_inputs
+        features = self.features if inputs is None else self._rows(inputs)
+        return LastLayerGradients(residuals_of(self.logits, self.labels.to(self.logits.device)), features)
+
+    @cached_property
+    def margins(self) -> Tensor:
+        """Logit of the label minus the highest other one in every epoch, float32 ``[n, E]``; above 0 means right."""
+        return self._rows(_present("margins", self._signals.margins))
+
+    @cached_property
+    def errors(self) -> Tensor:
+        """``|p - y|`` in every epoch, float32 ``[n, E]``."""
+        return self._rows(_present("errors", self._signals.errors))
+
+    @cached_property
+    def perturbations(self) -> Tensor:
+        """Squared length of the smallest change of the normalised pixels that changes the class, float32 ``[n]``."""
+        return self._rows(_present("perturbations", self._signals.perturbations))
+
+    @cached_property
+    def runs(self) -> tuple[View, ...]:
+        """This view, and the same samples under every further training."""
+        return (self, *(View(one, self.indices, self._label, self._candidates) for one in self._signals.runs))
 
     @cached_property
     def whole(self) -> View:
@@ -194,87 +270,6 @@ class View:
         if len(self.indices) == len(values):  # ascending and without repeats: all of them
             return values
         return values[torch.from_numpy(self.indices)]
-
-
-def compute_signals(
-    data: ImageDataset,
-    model: str,
-    build: Build,
-    recipe: Recipe,
-    seed: int,
-    *,
-    device: torch.device | str = "cpu",
-    trained_on: IntArray | None = None,
-    on_epoch: Callable[[EpochReport], None] | None = None,
-) -> Signals:
-    """Features and logits of every image under a network trained on all of them, briefly (``recipe.for_proxy()``).
-
-    With ``trained_on`` the network is trained on those images alone, as long as the recipe says: to all others it is what a
-    network trained on a coreset of that size would be.
-
-    They are kept in the cache under a hash of everything they depend on and are memory-mapped from there, so that all
-    methods, ratios and processes share one training. ``Signals.proxy`` tells how it went: ``accuracy`` (a list, per class, on
-    images it was trained on; None for a class without any), ``seconds``, ``precision``, ``steps``.
-
-    Args:
-        data: the training split.
-        model: name of the network, part of the hash.
-        build: makes it.
-        recipe: of the experiment.
-        seed: of the experiment.
-        device: where to train.
-        trained_on: int64 dataset indices to train on; None: all, briefly.
-        on_epoch: told of the progress, if there is a training.
-
-    Raises:
-        UserError: for an empty dataset or a cache that cannot be written.
-        DqasError: if the training diverges.
-    """
-    place = resolve_device(device)
-    proxy = recipe.for_proxy() if trained_on is None else recipe
-
-    def fill(folder: Path) -> dict[str, Any]:
-        trained = data if trained_on is None else data.subset(trained_on)
-        result = train(build, trained, proxy, derive(seed, "proxy"), device=place, on_epoch=on_epoch)
-        return _write_outputs(folder, result, data, trained_on)
-
-    def read(folder: Path, meta: dict[str, Any]) -> Signals:
-        features, logits = map_array(folder / "features.npy"), map_array(folder / "logits.npy")
-        if len(features) != len(data) or logits.shape != (len(data), data.num_classes):
-            raise ValueError("arrays of other shapes than the dataset's")  # treated as damage
-        return Signals(data.labels, data.num_classes, features, logits, data.images, meta["proxy"])
-
-    # Everything that the signals depend on; what a recipe is called is not among it.
-    options = {key: value for key, value in proxy.as_dict().items() if key != "name"}
-    part = None if trained_on is None else hashlib.blake2b(trained_on.astype("<i8").tobytes()).hexdigest()
-    described = [_FORMAT, data.fingerprint, data.mirror, model, options, int(seed), place.type, str(torch.__version__), part]
-    key = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=16).hexdigest()
-    return cached_entry(cache_folder("signals") / key, f"the signals of {data.name}", fill, read)
-
-
-def _write_outputs(folder: Path, result: TrainingResult, data: ImageDataset, trained_on: IntArray | None) -> dict[str, Any]:
-    """Write ``features.npy`` and ``logits.npy``, chunk by chunk; the metadata of the entry."""
-    count, width = len(data), result.network.head.in_features
-    hit = np.empty(count, dtype=np.bool_)
-    start = 0
-    with (
-        ArrayFile(folder / "features.npy", (count, width), np.float32) as features_file,
-        ArrayFile(folder / "logits.npy", (count, data.num_classes), np.float32) as logits_file,
-    ):
-        for features, logits in outputs(result.network, data, precision=result.precision):
-            if not (features.isfinite().all() and logits.isfinite().all()):
-                raise DqasError(
-                    f"the network trained on {data.name} gives numbers that are not finite: lower the learning rate"
-                )
-            rows = slice(start, start := start + len(logits))
-            hit[rows] = (logits.argmax(dim=1) == data.labels[rows]).numpy()
-            features_file.write(features.numpy())
-            logits_file.write(logits.numpy())
-    labels, seen = data.labels.numpy(), slice(None) if trained_on is None else trained_on
-    hits, sizes = (np.bincount(labels[seen], one, data.num_classes) for one in (hit[seen], None))
-    accuracy = [float(right / size) if size else None for right, size in zip(hits, sizes, strict=True)]
-    proxy = {"accuracy": accuracy, "seconds": result.seconds, "precision": result.precision, "steps": result.steps}
-    return {"proxy": proxy}
 
 
 def _mask(name: str, indices: npt.ArrayLike, count: int) -> npt.NDArray[np.bool_]:
@@ -296,9 +291,9 @@ def _present(name: str, values: Tensor | None) -> Tensor:
 
 
 def _tensor(name: str, values: ArrayLike) -> Tensor:
-    """As a tensor on the CPU, without a copy where torch can share the memory without a warning."""
+    """As a tensor, without a copy where torch can share the memory without a warning."""
     if isinstance(values, Tensor):
-        return values.detach().cpu()
+        return values.detach()
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise UserError(f"{name} must be numbers, not {array.dtype}")
@@ -311,14 +306,14 @@ def _labels(values: ArrayLike) -> Tensor:
         raise UserError(f"labels must be one whole number per sample, not an array of shape {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise UserError(f"labels must be whole numbers, not {labels.dtype}")
-    return labels.long()
+    return labels.long().cpu()
 
 
 def _floats(name: str, values: ArrayLike | None, count: int) -> Tensor | None:
     if values is None:
         return None
     numbers = _tensor(name, values)
-    if numbers.ndim != 2 or len(numbers) != count or not numbers.shape[1]:
+    if numbers.ndim != (1 if name == "perturbations" else 2) or len(numbers) != count or not numbers.shape[-1]:
         raise UserError(f"{name} must have one row for each of the {count} labels, not the shape {tuple(numbers.shape)}")
     numbers = numbers.float().contiguous()
     if not all(bool(numbers[at : at + _CHUNK].isfinite().all()) for at in range(0, count, _CHUNK)):

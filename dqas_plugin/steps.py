@@ -23,7 +23,8 @@ from dqas_plugin.request import PROXIES, SelectionRequest
 from dqas_plugin.scores import ClassScores
 from dqas_plugin.seeding import generator
 from dqas_plugin.selection import Ranking, Selection
-from dqas_plugin.signals import Signals, compute_signals
+from dqas_plugin.signals import Signals
+from dqas_plugin.trained_signals import compute_signals
 from dqas_plugin.versions import versions
 
 

@@ -165,7 +165,7 @@ def test_the_call_of_the_documentation(tmp_path: Path) -> None:
 
 
 def test_random_trains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dqas_plugin.signals.train", None)
+    monkeypatch.setattr("dqas_plugin.trained_signals.train", None)
     assert len(select(toy(), "random", budget=6, recipe=SHORT)) == 6
 
 
@@ -218,7 +218,7 @@ def test_adaptive_never_sees_the_test_labels_nor_changes_with_the_cache() -> Non
 def test_prepare_leaves_nothing_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
     request = SelectionRequest(toy(), "graphcut", 12, allocator="adaptive", recipe=SHORT)
     prepare(request)
-    monkeypatch.setattr("dqas_plugin.signals.train", None)
+    monkeypatch.setattr("dqas_plugin.trained_signals.train", None)
     assert len(run_request(request)) == 12
 
 
