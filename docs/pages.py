@@ -12,6 +12,8 @@ from pathlib import Path
 import click
 
 from dqas_cli.main import cli
+from dqas_plugin.contracts import Selector
+from dqas_plugin.plugins import Plugins
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "docs" / "bench-output.txt"
@@ -42,6 +44,17 @@ def _group_help(group: click.Group, context: click.Context) -> str:
 def bench_output() -> str:
     """What the README's command printed when ``make output`` last ran it."""
     return f"\n```\n{OUTPUT.read_text().rstrip()}\n```\n\n"
+
+
+def methods() -> str:
+    """A table of the built-in selection methods."""
+    head = "| method | family | what it does | where programs differ | source |\n|---|---|---|---|---|\n"
+    rows = [f"| `{one.name}` | {one.family} | {one.title} | {one.differs} | {one.source} |" for one in _built_in_methods()]
+    return "\n" + head + "\n".join(rows) + "\n\n"
+
+
+def _built_in_methods() -> list[Selector]:
+    return list(Plugins(strangers=False).selectors.values())
 
 
 def run_command(*more: str) -> str:

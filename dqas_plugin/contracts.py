@@ -27,12 +27,14 @@ class Size(NamedTuple):
         width: d, of the features.
         classes: C.
         budget: how many are to be ranked.
+        limit: bytes that the method may take, on which its route may depend.
     """
 
     samples: int
     width: int
     classes: int
     budget: int
+    limit: int = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Selector(Entry):
         nested: the choice of k samples is the first k of the choice of more. If false it is asked again per class count.
         variants: short names for option settings: ``graphcut:eq7`` means ``objective="eq7"``.
         differs: one line: what the published method does otherwise than the default, or where programs differ.
-        memory: the least that ranking a class takes in bytes, beyond its signals: ``f(size)``; None: in proportion to them.
+        memory: what ranking a class takes in bytes, beyond its signals, ``f(size)``, if possible no more than ``size.limit``;
+            None: in proportion to the signals.
     """
 
     family: str = "other"

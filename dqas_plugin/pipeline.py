@@ -19,6 +19,7 @@ from dqas_plugin.recipes import Recipe
 from dqas_plugin.recipes import recipe as named_recipe
 from dqas_plugin.request import DEFAULT_MODEL, DEFAULT_RECIPE, Method, SelectionRequest
 from dqas_plugin.selection import Selection
+from dqas_plugin.signals import MAX_MEMORY
 from dqas_plugin.steps import Steps
 
 __all__ = ["DEFAULT_MODEL", "DEFAULT_RECIPE", "Method", "SelectionRequest", "prepare", "rank", "run_request", "select"]
@@ -42,6 +43,8 @@ def select(
     recipe: str | Recipe = DEFAULT_RECIPE,
     seed: int = 0,
     device: str = "cpu",
+    features: str = "proxy",
+    max_memory: int = MAX_MEMORY,
     report: Callable[[str], None] | None = None,
     **method_options: Any,
 ) -> Selection:
@@ -76,6 +79,8 @@ def select(
         recipe=named_recipe(recipe),
         seed=seed,
         device=device,
+        features=features,
+        max_memory=max_memory,
     )
     if report is not None:
         request.report = report
@@ -104,6 +109,6 @@ def prepare(request: SelectionRequest) -> None:
     """Train and cache what the selection will need, so that requests that share it can then run side by side."""
     steps = Steps(request)
     if steps.needs:
-        steps.signals()
+        _ = steps.signals
     if steps.probes:
         steps.probe_features()

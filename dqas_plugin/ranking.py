@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,15 @@ import numpy.typing as npt
 import torch
 
 from dqas_plugin.contracts import Selector, Size, Weighted
-from dqas_plugin.data import IntArray
+from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import PluginError, UserError
 from dqas_plugin.lookup import resolve_method
 from dqas_plugin.plugins import check_options
 from dqas_plugin.request import Method
 from dqas_plugin.seeding import generator
 from dqas_plugin.selection import Ranking
-from dqas_plugin.signals import MAX_MEMORY, Signals
+from dqas_plugin.signals import MAX_MEMORY, Signals, View
+from dqas_plugin.threads import available, in_parallel
 
 
 def rank(
@@ -34,14 +36,14 @@ def rank(
     Args:
         signals: what the method reads (``Signals.from_arrays`` needs no network).
         method: name, selector or function.
-        counts: int ``[C]``, how deep to rank each class; cut to the size of the class.
+        counts: int ``[C]``, how deep to rank each class.
         seed: of everything random.
         candidates: dataset indices that may be ranked; None: all.
         max_memory: what ranking a class may take, in bytes, beyond the signals.
         options: of the method, e.g. ``objective="eq7"``.
 
     Raises:
-        UserError: for an unknown method or option, or a method that would need more memory.
+        UserError: for an unknown method or option, a class with fewer samples, or a method that would need more memory.
         PluginError: if the method's answer is not what it promised; the message names it.
     """
     selector, preset = as_selector(method)
@@ -51,38 +53,48 @@ def rank(
     if depths.shape != (signals.num_classes,):
         raise UserError(f"counts must be one number for each of the {signals.num_classes} classes, not {depths.size}")
     views = [signals.view(label, candidates, seed=seed, max_memory=max_memory) for label in range(signals.num_classes)]
-    check_memory(selector, signals, max(map(len, views)), int(depths.max()), max_memory)
-    order: list[IntArray] = []
-    weights, notes = [], []
-    while views:
-        view, depth = views.pop(0), depths[len(order)]  # what a view has computed is freed with it
-        label = view.label
-        wanted = min(int(depth), len(view.indices))
+    _check_counts(depths, views)
+    needed = check_memory(selector, signals, max(map(len, views)), int(depths.max()), max_memory)
+
+    def ranked(label: int) -> tuple[IntArray, FloatArray | None, list[str]]:
+        view, wanted = views[label], int(depths[label])
+        views[label] = None  # type: ignore[call-overload]  # what a view has computed is freed with it
         answer = selector(view, wanted, generator(seed, "rank", label), **chosen) if wanted else np.empty(0, np.int64)
-        positions, weighed = _checked(selector, answer, wanted, len(view.indices))
-        order.append(view.indices[positions])
-        weights.append(weighed)
-        notes += view.notes
-    given = [one for one in weights if one is not None]
-    provenance = {"options": dict(chosen), "seed": seed, "notes": list(dict.fromkeys(notes))}
-    return Ranking(tuple(order), selector.name, selector.nested, tuple(given) if len(given) == len(order) else None, provenance)
+        positions, weights = _checked(selector, answer, wanted, len(view))
+        return view.indices[positions], weights, view.notes
+
+    workers = 1 if signals.device.type != "cpu" else min(available(), max(1, max_memory // max(1, needed)))
+    order, weights, notes = zip(*in_parallel(ranked, range(len(views)), workers), strict=True)
+    given = tuple(
+        np.empty(0) if weighed is None and not len(one) else weighed for one, weighed in zip(order, weights, strict=True)
+    )
+    weighs = any(one is not None for one in weights) and all(one is not None for one in given)
+    provenance = {"options": dict(chosen), "seed": seed, "notes": list(dict.fromkeys(chain(*notes)))}
+    return Ranking(order, selector.name, selector.nested, given if weighs else None, provenance)
 
 
-def check_memory(selector: Selector, signals: Signals, samples: int, budget: int, max_memory: int) -> None:
-    """Refuse a method that cannot rank a class of so many samples within the memory.
+def _check_counts(counts: IntArray, views: list[View]) -> None:
+    for count, view in zip(counts, views, strict=True):
+        if not 0 <= count <= len(view):
+            raise UserError(f"class {view.label} has {len(view)} samples to choose from, not {count}: change its count")
+
+
+def check_memory(selector: Selector, signals: Signals, samples: int, budget: int, max_memory: int) -> int:
+    """What ranking a class of so many samples takes, in bytes; 0 if it is in proportion to the signals.
 
     Raises:
-        UserError: it says how much would be needed.
+        UserError: if that is more than ``max_memory``; it says how much would be needed.
     """
     if selector.memory is None:
-        return
+        return 0
     width = 0 if signals.features is None else signals.features.shape[1]
-    needed = selector.memory(Size(samples, width, signals.num_classes, min(budget, samples)))
+    needed = selector.memory(Size(samples, width, signals.num_classes, min(budget, samples), max_memory))
     if needed > max_memory:
         raise UserError(
             f"the method '{selector.name}' needs {needed / 2**30:.1f} GiB to rank a class of {samples:,} images, more than "
             f"the {max_memory / 2**30:.1f} GiB it may take: raise --max-memory (max_memory), or choose another method"
         )
+    return needed
 
 
 def as_selector(method: Method) -> tuple[Selector, dict[str, Any]]:

@@ -15,6 +15,7 @@ from dqas_plugin.errors import UserError
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.recipes import recipe as named_recipe
 from dqas_plugin.selection import Ranking
+from dqas_plugin.signals import MAX_MEMORY
 
 Method = str | Selector | Ranking | Callable[..., Any] | npt.NDArray[Any]
 DEFAULT_MODEL = "convnet3-small"
@@ -41,7 +42,9 @@ class SelectionRequest:
         model: network of the signals and of the proxy.
         recipe: how they are trained.
         seed: of everything random.
-        device: where networks are trained.
+        device: where networks are trained, and methods computed.
+        features: what methods of geometry see: ``proxy``, the last layer's inputs, or ``timm:NAME``, another network's.
+        max_memory: what ranking a class may take, in bytes, beyond the signals.
         candidates: int64 dataset indices that may be selected; None: all.
         report: called with a few words whenever a long step begins.
     """
@@ -60,6 +63,8 @@ class SelectionRequest:
     recipe: Recipe = field(default_factory=lambda: named_recipe(DEFAULT_RECIPE))
     seed: int = 0
     device: str = "cpu"
+    features: str = "proxy"
+    max_memory: int = MAX_MEMORY
     candidates: IntArray | None = None
     report: Callable[[str], None] = lambda words: None
 

@@ -113,6 +113,11 @@ class Signals:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def device(self) -> torch.device:
+        """Where methods compute."""
+        return next((one.device for name in _WIDE if (one := getattr(self, name)) is not None), torch.device("cpu"))
+
     def members(self, label: int) -> IntArray:
         """Dataset indices of one class, ascending, int64."""
         if not 0 <= label < self.num_classes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ class Steps:
     def __init__(self, request: SelectionRequest) -> None:
         self.request = request
         self.seconds: dict[str, float] = {}
+        self.notes: list[str] = []
         self.labels: IntArray = request.data.labels.numpy()
         self.build = resolve_model(request.model)
         allocator = plugins().allocators[request.allocator]
@@ -42,7 +44,7 @@ class Steps:
         self.refiner = None if request.refiner is None else plugins().refiners[request.refiner]
         self.selector, self.ready, self.options = self._method()
         needs = (self.selector.needs if self.selector else frozenset()) | (self.refiner.needs if self.refiner else frozenset())
-        self.needs: frozenset[str] = frozenset(needs) & {"features", "logits", "gradients"}
+        self.needs: frozenset[str] = frozenset(needs) - {"images"}
         self.probes = allocator.trains and request.proxy == "probe"
         if request.proxy not in PROXIES:
             raise unknown_name("proxy", request.proxy, PROXIES)
@@ -89,6 +91,7 @@ class Steps:
         finally:
             self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
 
+    @cached_property
     def signals(self) -> Signals:
         """What the method reads: of the shared proxy if it reads a network's output, else labels and images alone."""
         request = self.request
@@ -96,9 +99,17 @@ class Steps:
             return Signals(request.data.labels, request.data.num_classes, images=request.data.images)
         with self.timed("features"):
             request.report("training the network whose signals all methods share")
-            return self._computed("features", None)
+            signals = self._computed("features", needs=self.needs, repeat=self.repeat, features=request.features)
+        return signals if request.device == "cpu" else signals.to(request.device)
 
-    def _computed(self, step: str, trained_on: IntArray | None) -> Signals:
+    @property
+    def repeat(self) -> int:
+        """Trainings whose outputs the method reads; more than one only where it says so."""
+        if self.selector is None or "runs" not in self.needs:
+            return 1
+        return int(self.options.get("repeat", self.selector.options["repeat"].default))
+
+    def _computed(self, step: str, **wanted: Any) -> Signals:
         """Signals, from the cache if they are there: then the time that making them took is counted all the same."""
         request = self.request
         started = time.perf_counter()
@@ -109,8 +120,8 @@ class Steps:
             request.recipe,
             request.seed,
             device=request.device,
-            trained_on=trained_on,
             on_epoch=announce_epoch,
+            **wanted,
         )
         waited = time.perf_counter() - started
         spared = float(signals.proxy.get("seconds", 0.0)) - waited
@@ -118,14 +129,20 @@ class Steps:
         return signals
 
     def rank(self) -> Ranking:
-        """The ranking to its full depth (or to even counts, for a method whose choices are not nested)."""
+        """The ranking, as deep as class counts may ask for."""
         if self.ready is not None:
             return self.ready
-        signals = self.signals()
+        signals = self.signals
         with self.timed("selection"):
             self.request.report("ranking the samples of every class")
-            depths = self._sizes() if self._nested else self._even(self._sizes())
-            return self._rank(signals, depths, self.request.candidates)
+            return self._rank(signals, self._depths(), self.request.candidates)
+
+    def _depths(self) -> IntArray:
+        """All there is where class counts are tried out; else what will be taken."""
+        sizes = self._sizes()
+        if not self.allocator.trains:
+            return self._allocated(_untrained, sizes, 0.0).counts
+        return sizes if self._nested else self._even(sizes)
 
     @property
     def _nested(self) -> bool:
@@ -133,7 +150,21 @@ class Steps:
 
     def _rank(self, signals: Signals, counts: IntArray, candidates: IntArray | None) -> Ranking:
         assert self.selector is not None
-        return rank(signals, self.selector, counts=counts, seed=self.request.seed, candidates=candidates, **self.options)
+        request, given = self.request, dict(self.options)
+        found = rank(
+            signals,
+            self.selector,
+            counts=counts,
+            seed=request.seed,
+            candidates=candidates,
+            max_memory=request.max_memory,
+            **given,
+        )
+        for note in found.provenance["notes"]:
+            if note not in self.notes:
+                self.notes.append(note)
+                request.report(note)
+        return found
 
     def _sizes(self) -> IntArray:
         """Candidates in each class."""
@@ -145,27 +176,28 @@ class Steps:
 
     def allocate(self, ranking: Ranking) -> Allocation:
         """The class counts."""
-        request = self.request
-        capacity = ranking.capacity if self._nested else self._sizes()
-        budget = request.budget - self.added
+        capacity = self._sizes() if self.ready is None else ranking.capacity
         with self.timed("allocation"):
             evaluate: Evaluate = _untrained
             overlap = 0.0
             if self.allocator.trains:
-                request.report("measuring what class counts do")
+                self.request.report("measuring what class counts do")
                 evaluate, overlap = self._evaluator(ranking, self._even(capacity))
-            frequencies = np.bincount(self.labels, minlength=len(capacity)) / len(self.labels)
-            return allocate(
-                self.allocator,
-                evaluate,
-                capacity,
-                budget,
-                seed=request.seed,
-                goal=request.goal,
-                frequencies=frequencies,
-                overlap=overlap,
-                **self._allocator_options(),
-            )
+            return self._allocated(evaluate, capacity, overlap)
+
+    def _allocated(self, evaluate: Evaluate, capacity: IntArray, overlap: float) -> Allocation:
+        request = self.request
+        return allocate(
+            self.allocator,
+            evaluate,
+            capacity,
+            request.budget - self.added,
+            seed=request.seed,
+            goal=request.goal,
+            frequencies=np.bincount(self.labels, minlength=len(capacity)) / len(self.labels),
+            overlap=overlap,
+            **self._allocator_options(),
+        )
 
     def _allocator_options(self) -> dict[str, Any]:
         """The user's, and ``effort`` to match the proxy for an allocator that can spare expensive evaluations."""
@@ -192,7 +224,7 @@ class Steps:
         used = np.zeros(len(self.labels), dtype=bool)
         even = self._even(np.bincount(self.labels, minlength=request.data.num_classes).astype(np.int64))
         used[even_draw(self.labels, even, request.seed)] = True
-        signals = self._computed("allocation", np.flatnonzero(used))
+        signals = self._computed("allocation", trained_on=np.flatnonzero(used))
         assert signals.features is not None
         return signals.features, used
 
@@ -204,11 +236,13 @@ class Steps:
                 return np.concatenate([one[~without[one]][:count] for one, count in zip(ranking.order, counts, strict=True)])
 
             return first
-        signals = self.signals()
+        signals = self.signals
         allowed = np.arange(len(self.labels)) if self.request.candidates is None else self.request.candidates
 
         def again(counts: IntArray, without: BoolArray) -> IntArray:
-            fresh = self._rank(signals, counts, allowed[~without[allowed]])
+            open_ = allowed[~without[allowed]]
+            there = np.bincount(self.labels[open_], minlength=len(counts))
+            fresh = self._rank(signals, np.minimum(counts, there), open_)
             return np.concatenate(fresh.order)
 
         return again
@@ -216,9 +250,10 @@ class Steps:
     def refine(self, ranking: Ranking, allocation: Allocation) -> Selection:
         """Take the counts from the ranking, let the refiner add its share, and write down how it came about."""
         request = self.request
-        if not self._nested:
+        belongs = self._nested and ranking.weights is None  # else the choice, or its weights, are those of these very counts
+        if self.ready is None and not belongs and (ranking.capacity != allocation.counts).any():
             with self.timed("selection"):
-                ranking = self._rank(self.signals(), allocation.counts, request.candidates)
+                ranking = self._rank(self.signals, allocation.counts, request.candidates)
         indices, weights = ranking.take(allocation.counts), ranking.taken_weights(allocation.counts)
         if self.refiner is not None and self.added:
             with self.timed("refinement"):
@@ -232,7 +267,7 @@ class Steps:
     def _refined(self, selected: IntArray) -> IntArray:
         """What the refiner adds, checked; with restricted candidates it sees only them and what is selected."""
         assert self.refiner is not None
-        request, signals = self.request, self.signals()
+        request, signals = self.request, self.signals
         seen = np.arange(len(self.labels))
         if request.candidates is not None:
             seen = np.union1d(request.candidates, selected)
@@ -265,6 +300,8 @@ class Steps:
             "seed": request.seed,
             "dataset": request.data.name,
             "fingerprint": request.data.fingerprint,
+            "features": request.features if "features" in self.needs else None,
+            "notes": list(self.notes),
             "model": request.model,
             "recipe": request.recipe.as_dict(),
             "versions": versions(),

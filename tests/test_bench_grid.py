@@ -30,6 +30,8 @@ OTHER: dict[str, Any] = {
     "device": "cuda",
     "method_options": {"objective": "eq7"},
     "allocator_options": {"iterations": 3},
+    "features": "timm:resnet18",
+    "max_memory": 1000,
     "method_file": "89ab",
 }
 
@@ -49,6 +51,7 @@ def test_every_field_is_known_to_these_tests() -> None:
         {"label": "7.2 a class"},
         {"refine_share": 0.3},  # there is no refiner
         {"recipe": recipe("quick").with_(name="another name")},
+        {"features": "proxy@elsewhere"},  # the content of such a file counts, not where it is
         {"dataset": replace(DIGITS, root="/elsewhere", options={"root": 1})},
     ],
 )

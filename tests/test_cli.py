@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from dqas_cli import main as program
 from dqas_cli.bench import TABLE_2, chosen_allocators, chosen_methods
 from dqas_cli.main import Program, cli
+from dqas_cli.options import read_size
 from dqas_plugin import Selection, hookimpl, load_dataset
 from dqas_plugin.errors import DqasError, PluginError, UserError
 from dqas_plugin.plugins import Plugins, plugins
@@ -234,6 +235,7 @@ def test_bench_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("dqas_plugin.bench.plan", plan)
     more = "--method graphcut:eq7,random --aipc 4,6 --adaptive --allocator paper,adaptive --refiner random --refine-share 0.25"
     more += " --proxy train --goal worst --model convnet3 --recipe fast --epochs 7 --prior empirical --seeds 5 --estimate"
+    more += " --method-option objective=eq7 --features proxy --max-memory 500MB"
     result = invoke("bench", *TINY, "--device", "cpu", *more.split(), "--results", str(tmp_path / "results"))
     assert result.exit_code == 0, result.stderr
     assert seen["dataset"].options == {"classes": 3, "per_class": 30, "test_per_class": 10, "size": 8, "modes": 4}
@@ -252,6 +254,9 @@ def test_bench_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "proxy": "train",
         "model": "convnet3",
         "device": "cpu",
+        "features": "proxy",
+        "max_memory": 500_000_000,
+        "method_options": {"objective": "eq7"},
     }
     assert not (tmp_path / "results").exists()
 
@@ -294,6 +299,40 @@ def test_allocators_of_the_options() -> None:
     assert chosen_allocators(False, "paper, adaptive") == ["paper", "adaptive"]
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("123", 123),
+        ("500MB", 500_000_000),
+        ("4GiB", 2**32),
+        ("1.5 kb", 1500),
+        ("2K", 2000),
+        ("1e9", 10**9),
+        ("3TiB", 3 * 2**40),
+    ],
+)
+def test_sizes_are_read_in_any_common_form(text: str, size: int) -> None:
+    assert read_size("--max-memory", text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "0", "4XB", "nan", "1e99GB", "1e1e1"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    result = invoke("bench", *QUICK, "--max-memory", text)
+    assert result.exit_code == 2
+    assert "give a size such as 500MB or 4GiB" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("nonsense", "NAME=VALUE"), ("objektive=eq7", "did you mean 'objective'"), ("repeat=3", "unknown method option 'repeat'")],
+)
+def test_a_wrong_method_option_is_named(given: str, said: str, tmp_path: Path) -> None:
+    for call in (("bench", "--results", str(tmp_path / "r")), ("select", "--ratio", "0.1", "--out", str(tmp_path / "s.npz"))):
+        result = invoke(*call, *QUICK, "--method", "graphcut", "--method-option", given)
+        assert result.exit_code == 2
+        assert said in result.stderr
+
+
 # --- select --------------------------------------------------------------------------------------------------------------
 
 
@@ -331,12 +370,13 @@ def test_select_keeps_an_older_file_unless_told_otherwise(tmp_path: Path) -> Non
 def test_select_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
-    def select(data: Any, **options: Any) -> Any:
-        seen.update(options)
+    def select(data: Any, method: str, **options: Any) -> Any:
+        seen.update(options, method=method)
         raise UserError("enough")
 
     monkeypatch.setattr("dqas_plugin.pipeline.select", select)
     more = "--aipc 2 --adaptive --allocator paper --refiner random --proxy train --goal natural --model resnet18 --seed 3"
+    more += " --method-option objective=eq7 --max-memory 2GiB"
     result = invoke("select", *QUICK, *more.split(), "--out", str(tmp_path / "s.npz"))
     assert result.stderr == "dqas: error: enough\n"
     assert seen.pop("recipe").iterations == 2
@@ -354,6 +394,9 @@ def test_select_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.Monkey
         "model": "resnet18",
         "seed": 3,
         "device": "cpu",
+        "features": "proxy",
+        "max_memory": 2**31,
+        "objective": "eq7",
     }
 
 

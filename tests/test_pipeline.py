@@ -75,14 +75,17 @@ def test_a_function_is_a_method() -> None:
     assert [one.tolist() for one in plain.order] == [one.tolist() for one in ranking.order]
 
 
-def test_counts_are_cut_to_the_class_and_may_be_zero() -> None:
-    ranking = rank(signals(), "random", counts=[0, 99, 1])
-    assert ranking.capacity.tolist() == [0, 10, 1]
+def test_counts_may_be_zero_but_not_above_the_class() -> None:
+    assert rank(signals(), "random", counts=[0, 10, 1]).capacity.tolist() == [0, 10, 1]
+    with pytest.raises(UserError, match=r"class 1 has 10 samples to choose from, not 11"):
+        rank(signals(), "random", counts=[0, 11, 1])
+    with pytest.raises(UserError, match=r"class 2 has 10 samples to choose from, not -1"):
+        rank(signals(), "random", counts=[0, 3, -1])
 
 
 def test_candidates_bound_what_is_ranked() -> None:
     allowed = np.arange(0, 30, 3)
-    ranking = rank(signals(), "graphcut", counts=[99, 99, 99], candidates=allowed)
+    ranking = rank(signals(), "graphcut", counts=np.bincount(signals().labels.numpy()[allowed]), candidates=allowed)
     assert sorted(np.concatenate(ranking.order).tolist()) == allowed.tolist()
 
 
@@ -100,6 +103,9 @@ def test_weights_come_with_the_ranking() -> None:
 
     ranking = rank(signals(), weighing, counts=[3, 2, 1])
     assert ranking.taken_weights([2, 1, 1]).tolist() == [1.0, 1.5, 1.0, 1.0]  # type: ignore[union-attr]
+    none_of_one = rank(signals(), weighing, counts=[3, 0, 1])
+    assert none_of_one.taken_weights([1, 0, 1]).tolist() == [1.0, 1.0]  # type: ignore[union-attr]
+    assert rank(signals(), weighing, counts=[0, 0, 0]).weights is None
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ TABLE_2 = (
     **options.many(options.read_count, "NUMBERS"),
     help="Average images per class, instead of --ratio.",
 )
+@options.method_options
 @options.counts_options
 @options.training_options
 @click.option(
@@ -77,6 +78,9 @@ def bench(
     methods: tuple[str, ...],
     ratios: tuple[float, ...],
     aipc: tuple[int, ...],
+    method_options: tuple[str, ...],
+    features: str,
+    max_memory: int,
     adaptive: bool,
     allocator: str | None,
     refiner: str | None,
@@ -121,9 +125,11 @@ def bench(
     splits = load(data)
     options.tell_notes(dataset, splits)
     options.check_model(model, splits.train)
+    options.check_features(features)
+    names = chosen_methods(methods)
     cells = library.plan(
         data,
-        chosen_methods(methods),
+        names,
         ratios=ratios,
         aipc=aipc,
         seeds=seeds,
@@ -135,6 +141,9 @@ def bench(
         model=model,
         recipe=recipe,
         device=place,
+        features=features,
+        max_memory=max_memory,
+        method_options=options.chosen_method_options(names, method_options),
     )
     if estimate:
         click.echo(library.estimate(cells, results, jobs=jobs, device=place))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dqas_cli.options import one_of
 from dqas_cli.printing import aligned
+from dqas_plugin.errors import UserError
 
 if TYPE_CHECKING:
+    from dqas_plugin.bench.overlap import Overlap
     from dqas_plugin.contracts import Entry
     from dqas_plugin.plugins import Plugins
 
@@ -24,7 +28,7 @@ Row = dict[str, Any]
 
 
 @click.command("list")
-@click.argument("kind", **one_of("list", (*KINDS, "plugins")))
+@click.argument("kind", **one_of("list", (*KINDS, "plugins", "overlap")))
 @click.option(
     "--format",
     "format_",
@@ -33,8 +37,18 @@ Row = dict[str, Any]
     show_default=True,
     help="json holds more: options with their defaults, families, variants.",
 )
-def list_(kind: str, format_: str) -> None:
-    """List methods, datasets, plugins and so on, with their origin."""
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    help="Folder of dqas bench, for overlap: how many images the methods' selections share.  [default: dqas-results]",
+)
+def list_(kind: str, format_: str, results: Path | None) -> None:
+    """List methods, datasets, plugins and so on, with their origin; or how far the methods' picks overlap."""
+    if kind == "overlap":
+        click.echo(overlap(results or Path("dqas-results"), format_))
+        return
+    if results is not None:
+        raise UserError(f"--results belongs to dqas list overlap, not to {kind}: leave it out")
     from dqas_plugin.plugins import plugins
 
     loaded = plugins()
@@ -42,12 +56,46 @@ def list_(kind: str, format_: str) -> None:
     if format_ == "json":
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    columns = (
-        ("name", "version", "origin", "brings", "listens", "problem")
-        if kind == "plugins"
-        else ("name", "title", "variants", "needs", "source", "plugin")
+    if not rows:
+        click.echo(f"no {kind}: a plugin may bring some")
+    elif kind == "methods":
+        click.echo(as_paragraphs(rows))
+    else:
+        columns = ("name", "version", "origin", "brings", "listens", "problem")
+        click.echo(as_table(rows, columns if kind == "plugins" else ("name", "title", "needs", "source", "plugin")))
+
+
+def overlap(folder: Path, format_: str) -> str:
+    """The share of images that two methods' selections have in common, for every pair, and which pairs are the same."""
+    from dqas_plugin.bench.overlap import overlaps
+
+    found = overlaps(folder)
+    if format_ == "json":
+        rows = [{**vars(one), "shares": [[_known(share) for share in row] for row in one.shares]} for one in found]
+        return json.dumps(rows, indent=2, ensure_ascii=False)
+    return "\n\n".join(_overlap_table(one) for one in found)
+
+
+def _known(share: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(share) else float(share)
+
+
+def _overlap_table(found: Overlap) -> str:
+    head = (
+        f"{found.dataset}, {found.label} ({found.images:,} images, {found.seeds} seed{'s' if found.seeds > 1 else ''}): "
+        f"images in common in %; by chance {100 * found.chance:.0f}"
     )
-    click.echo(as_table(rows, columns) if rows else f"no {kind}: a plugin may bring some")
+    numbers = [str(one + 1) for one in range(len(found.names))]
+    rows = []
+    for i, name in enumerate(found.names):
+        shares = ["·" if i == j else "" if math.isnan(one) else f"{100 * one:.0f}" for j, one in enumerate(found.shares[i])]
+        rows.append([numbers[i], name, *shares])
+    lines = [head, aligned(["", "", *numbers], rows, right=(0, *range(2, len(numbers) + 2)))]
+    for first, second, share in found.suspicious:
+        how = "the same images" if share == 1 else f"nearly the same images ({share:.1%})"
+        lines.append(f"{first} and {second} pick {how}: one method under two names, or a mistake?")
+    return "\n".join(lines)
 
 
 def entry_rows(loaded: Plugins, plural: str) -> list[Row]:
@@ -66,7 +114,7 @@ def describe(entry: Entry) -> Row:
         "source": entry.source,
         "options": {name: _default(one) for name, one in entry.options.items()},
     }
-    for more in ("family", "nested", "trains"):
+    for more in ("family", "nested", "differs", "trains"):
         if hasattr(entry, more):
             row[more] = getattr(entry, more)
     if variants := getattr(entry, "variants", None):
@@ -96,6 +144,19 @@ def as_table(rows: list[Row], columns: tuple[str, ...]) -> str:
     texts = [{column: _text(row.get(column, "")) for column in columns} for row in brief]
     shown = [column for column in columns if any(row[column] for row in texts)]
     return aligned(shown, [[row[column] for column in shown] for row in texts])
+
+
+def as_paragraphs(rows: list[Row]) -> str:
+    """Methods have more to say than a line holds: what each is, what differs between programs, and where it comes from."""
+    width = max(len(row["name"]) for row in rows) + 2
+    lines = []
+    for row in rows:
+        needs = f"reads {_text(row['needs'])}" if row["needs"] else "reads nothing"
+        variants = [f"variants: {', '.join(row['variants'])}"] if row.get("variants") else []
+        origin = "; ".join(one for one in (row["source"], needs, *variants, f"from {row['plugin']}") if one)
+        texts = [one for one in (row["title"], row["differs"], origin) if one]
+        lines += [head.ljust(width) + text for head, text in zip([row["name"], *[""] * len(texts)], texts, strict=False)]
+    return "\n".join(lines)
 
 
 def _default(parameter: inspect.Parameter) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -83,6 +84,17 @@ def read_seed(option: str, text: str) -> int:
     return _whole(option, text, 0)
 
 
+def read_size(option: str, text: str) -> int:
+    """A number of bytes: 500MB, 4GiB, 1e9."""
+    found = re.fullmatch(r"([0-9.e+]+)\s*(?:([kmgt])(i?)b?|b)?", text.strip().lower())
+    value = _number(found[1]) if found else math.nan
+    unit = 1024 if found and found[3] else 1000
+    size = value * unit ** (" kmgt".index(found[2]) if found and found[2] else 0)
+    if not 1 <= size < 2**63:
+        raise UserError(f"{option} {text}: give a size such as 500MB or 4GiB")
+    return int(size)
+
+
 def _whole(option: str, text: str, least: int) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < least:
         raise UserError(f"{option} {text}: give a whole number of at least {least}")
@@ -120,6 +132,35 @@ def data_options(function: F) -> F:
                 multiple=True,
                 metavar="NAME=VALUE",
                 help="Option of the dataset, such as modes=30 for shapes; may be repeated.",
+            ),
+        )
+    )(function)
+
+
+def method_options(function: F) -> F:
+    """``--method-option``, ``--features``, ``--max-memory``."""
+    return _together(
+        (
+            click.option(
+                "--method-option",
+                "method_options",
+                multiple=True,
+                metavar="NAME=VALUE",
+                help="Option of the methods that have it, such as repeat=3 for grand; may be repeated.",
+            ),
+            click.option(
+                "--features",
+                default="proxy",
+                show_default=True,
+                metavar="NAME",
+                help="What methods that read features see: proxy, timm:NAME or timm:NAME@WEIGHTS.",
+            ),
+            click.option(
+                "--max-memory",
+                **one(read_size, "SIZE"),
+                default="4GiB",
+                show_default=True,
+                help="What ranking a class may take beyond the features, such as 500MB.",
             ),
         )
     )(function)
@@ -241,18 +282,25 @@ def check_model(name: str, data: ImageDataset) -> None:
     resolve_model(name)(data.image_shape, data.num_classes)
 
 
+def check_features(name: str) -> None:
+    """Look the extractor up, so that a name that means nothing is known before the work.
+
+    Raises:
+        UserError: from the extractor.
+    """
+    if name != "proxy":
+        from dqas_plugin.extractors import resolve
+
+        resolve(name)
+
+
 def dataset_options(name: str, pairs: Iterable[str]) -> dict[str, Any]:
     """``NAME=VALUE`` pairs as the keyword arguments of that dataset's loader.
 
     Raises:
         UserError: for an unknown option (with the nearest ones), or a value of another type.
     """
-    texts: dict[str, str] = {}
-    for pair in pairs:
-        option, equals, text = pair.partition("=")
-        if not equals:
-            raise UserError(f"--dataset-option {pair} has no value: write it as NAME=VALUE")
-        texts[option] = text
+    texts = _split("--dataset-option", pairs)
     if not texts:
         return {}
     from dqas_plugin.lookup import parse_options
@@ -260,3 +308,30 @@ def dataset_options(name: str, pairs: Iterable[str]) -> dict[str, Any]:
 
     loader = plugins().datasets[name.partition(":")[0]]
     return parse_options(f"option of the dataset '{loader.name}'", texts, loader.options)
+
+
+def chosen_method_options(methods: Iterable[str], pairs: Iterable[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs as keyword arguments of the methods.
+
+    Raises:
+        UserError: for an option that none of them has (with the nearest ones), or a value of another type.
+    """
+    texts = _split("--method-option", pairs)
+    if not texts:
+        return {}
+    from dqas_plugin.contracts import Selector
+    from dqas_plugin.lookup import parse_options, resolve_method
+
+    found = [resolve_method(name)[0] for name in methods]
+    parameters = {name: one for selector in found if isinstance(selector, Selector) for name, one in selector.options.items()}
+    return parse_options("method option", texts, parameters)
+
+
+def _split(option: str, pairs: Iterable[str]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"{option} {pair} has no value: write it as NAME=VALUE")
+        texts[name] = text
+    return texts

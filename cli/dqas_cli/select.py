@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--method", default="graphcut", show_default=True, metavar="NAME", help="See: dqas list methods.")
 @click.option("--ratio", **options.one(options.read_ratio, "SHARE"), help="Share of the training set, such as 0.1.")
 @click.option("--aipc", **options.one(options.read_count, "NUMBER"), help="Average images per class, instead of --ratio.")
+@options.method_options
 @options.counts_options
 @options.training_options
 @click.option(
@@ -37,6 +38,8 @@ def select(
     dataset_options: tuple[str, ...],
     ratio: float | None,
     aipc: int | None,
+    method: str,
+    method_options: tuple[str, ...],
     recipe_name: str,
     epochs: int | None,
     iterations: int | None,
@@ -55,10 +58,12 @@ def select(
     place = options.chosen_device(device)
     data = options.load_data(dataset, root, dataset_options).train
     options.check_model(choices["model"], data)
+    options.check_features(choices["features"])
+    own = options.chosen_method_options([method], method_options)
     from dqas_plugin import pipeline
 
     say = partial(click.echo, err=True)
-    chosen = pipeline.select(data, ratio=ratio, aipc=aipc, recipe=recipe, device=place, report=say, **choices)
+    chosen = pipeline.select(data, method, ratio=ratio, aipc=aipc, recipe=recipe, device=place, report=say, **choices, **own)
     saved = chosen.save(out)
     click.echo(summary(chosen, data))
     click.echo(f"saved: {saved}")

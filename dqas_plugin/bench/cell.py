@@ -29,6 +29,7 @@ from dqas_plugin.bench.grid import Cell, DatasetReference, hashed
 from dqas_plugin.data import DatasetSplits, FloatArray, ImageDataset
 from dqas_plugin.errors import UserError
 from dqas_plugin.scores import ClassScores
+from dqas_plugin.threads import single_threads
 from dqas_plugin.training import train
 from dqas_plugin.versions import versions
 
@@ -145,6 +146,8 @@ def request(cell: Cell, device: str) -> SelectionRequest:
         recipe=cell.recipe,
         seed=cell.seed,
         device=device,
+        features=cell.features,
+        max_memory=cell.max_memory,
     )
 
 
@@ -240,15 +243,8 @@ def threads(device: str) -> Iterator[None]:
     if not device.startswith("cpu"):
         yield
         return
-    from threadpoolctl import threadpool_limits  # scikit-learn brings it
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with single_threads():
+        yield
 
 
 def _chosen(selection: Selection) -> Chosen:

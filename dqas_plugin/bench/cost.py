@@ -12,12 +12,14 @@ from dqas_plugin.bench.cell import load, threads
 from dqas_plugin.bench.executors import default_jobs
 from dqas_plugin.bench.grid import Cell, hashed
 from dqas_plugin.bench.store import Store
+from dqas_plugin.contracts import Selector
 from dqas_plugin.training import train
 
 _WARM_UP_IMAGES = 32
 _MEASURED_SECONDS = 1.0
 _EVALUATIONS = 5  # of ``train``
 _FORWARD = 1 / 3  # cost of an evaluated image over that of a trained one: forward, against forward and twice that backward
+_PERTURBING = 2.0  # DeepFool: about three iterations, each a forward pass and one backward pass to the pixels for every class
 _STARTING = 4.0  # a worker imports torch
 
 Speed = Callable[[Cell, str], float]
@@ -30,8 +32,8 @@ class Estimate:
     Attributes:
         cells: all of them.
         stored: those that are finished.
-        proxies: networks that are trained to choose: at most one for each seed, whose features all methods share, and one
-            for each seed and budget to search class counts with.
+        proxies: networks that are trained to choose: at most one for each seed, whose features all methods share (some
+            average over several), and one for each seed and budget to search class counts with.
         trainings: at most; cells that choose the same images share one.
         seconds: of proxies and trainings together, on so many jobs.
         jobs: calls at a time.
@@ -78,7 +80,7 @@ def estimate(
             stored = set(store.results(every.values()))
     left = [cell for key, cell in every.items() if key not in stored]
     workers = jobs or (default_jobs() if device.startswith("cpu") else 1)
-    proxies = {cell.proxy_key: cell for cell in left if cell.method != "random" or cell.refiner is not None}
+    proxies = _proxies(left)
     searches = [cell for cell in left if cell.allocator not in ("uniform", "proportional")]
     probes = {(cell.proxy_key, cell.budget): cell for cell in searches if cell.proxy == "probe"}
     speeds: dict[str, float] = {}
@@ -89,14 +91,14 @@ def estimate(
             speeds[kind] = (speed or measured_speed)(_largest(cell, left), device)
         return images / speeds[kind]
 
-    proxy_seconds = _shared([cost(cell, _proxy_images(cell)) for cell in proxies.values()], workers)
+    proxy_seconds = _shared([cost(cell, images) for cell, _, images in proxies.values()], workers)
     proxy_seconds += _shared([cost(cell, _training_images(cell)) for cell in probes.values()], workers)
     training_seconds = _shared([cost(cell, _training_images(cell)) for cell in left], workers)
     starting = _STARTING if workers > 1 and left else 0.0
     return Estimate(
         cells=len(every),
         stored=len(stored),
-        proxies=len(proxies) + len(probes),
+        proxies=sum(trainings for _, trainings, _ in proxies.values()) + len(probes),
         trainings=len(left),
         seconds=starting + proxy_seconds + training_seconds,
         jobs=workers,
@@ -127,8 +129,34 @@ def _largest(cell: Cell, cells: Sequence[Cell]) -> Cell:
     return max(alike, key=lambda one: one.budget)
 
 
-def _proxy_images(cell: Cell) -> float:
-    return cell.dataset.images * (cell.recipe.proxy_epochs + _FORWARD)
+def _proxies(cells: Sequence[Cell]) -> dict[str, tuple[Cell, int, float]]:
+    """For every set of shared signals: a cell, how many trainings, and what they cost in images trained on."""
+    wanted: dict[str, tuple[Cell, int, bool]] = {}
+    for cell in cells:
+        repeat, perturbed = _reads(cell)
+        if repeat:
+            _, most, before = wanted.get(cell.proxy_key, (cell, 0, False))
+            wanted[cell.proxy_key] = (cell, max(most, repeat), before or perturbed)
+    return {key: (cell, count, _proxy_images(cell, count, perturbed)) for key, (cell, count, perturbed) in wanted.items()}
+
+
+def _reads(cell: Cell) -> tuple[int, bool]:
+    """How many proxy trainings a cell's method reads, and whether it also needs DeepFool's perturbations."""
+    from dqas_plugin.lookup import resolve_method
+
+    found, preset = resolve_method(cell.method)
+    needs = found.needs - {"images"} if isinstance(found, Selector) else frozenset()
+    if not needs:
+        return int(cell.refiner is not None), False
+    repeat = 1
+    if isinstance(found, Selector) and "runs" in needs:
+        repeat = int({**preset, **cell.method_options}.get("repeat", found.options["repeat"].default))
+    return repeat, "perturbations" in needs
+
+
+def _proxy_images(cell: Cell, trainings: int, perturbed: bool) -> float:
+    images = cell.dataset.images * trainings * (cell.recipe.proxy_epochs + _FORWARD)
+    return images + perturbed * cell.dataset.images * _PERTURBING * cell.dataset.classes
 
 
 def _training_images(cell: Cell) -> float:

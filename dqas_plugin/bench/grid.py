@@ -12,14 +12,16 @@ from typing import Any
 
 from dqas_plugin.allocation.problem import GOALS
 from dqas_plugin.budget import budget_of
+from dqas_plugin.contracts import Selector
 from dqas_plugin.data import DatasetSplits
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.precision import resolve_device
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.recipes import recipe as find_recipe
 from dqas_plugin.request import DEFAULT_MODEL, DEFAULT_RECIPE, PROXIES
+from dqas_plugin.signals import MAX_MEMORY
 
-RESULT_FORMAT = 1
+RESULT_FORMAT = 2
 """Part of every key. Raise it when the same configuration would give another result, or the result another form."""
 
 DEFAULT_RATIOS = (0.05, 0.1)
@@ -87,7 +89,10 @@ class Cell:
         device: kind of device, ``cpu`` or ``cuda``.
         method_options: options of the selector.
         allocator_options: options of the allocator.
-        method_file: digest of the file that the method's name points to (``ranking:FILE``), or None.
+        features: what methods that read features see, ``proxy`` or ``timm:NAME``; ``proxy`` for the others.
+        max_memory: what ranking a class may take, in bytes.
+        method_file: digest of the file that the method's name or the features point to (``ranking:FILE``,
+            ``timm:NAME@FILE``), or None.
     """
 
     dataset: DatasetReference
@@ -105,6 +110,8 @@ class Cell:
     device: str = "cpu"
     method_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     allocator_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    features: str = "proxy"
+    max_memory: int = MAX_MEMORY
     method_file: str | None = None
 
     @cached_property
@@ -113,6 +120,7 @@ class Cell:
         content = self.configuration()
         content["dataset"] = self.dataset.identity()
         content["format"] = RESULT_FORMAT
+        content["features"] = self.features.partition("@")[0]  # what is in the file is in ``method_file``
         del content["label"], content["recipe"]["name"]
         if self.refiner is None:
             del content["refine_share"]
@@ -186,6 +194,8 @@ def plan(
     model: str = DEFAULT_MODEL,
     recipe: str | Recipe = DEFAULT_RECIPE,
     device: str = "cpu",
+    features: str = "proxy",
+    max_memory: int = MAX_MEMORY,
     method_options: Mapping[str, Any] | None = None,
     allocator_options: Mapping[str, Any] | None = None,
 ) -> list[Cell]:
@@ -205,7 +215,9 @@ def plan(
         model: the network.
         recipe: how it is trained.
         device: ``cpu``, ``cuda:0`` …; only its kind is part of a cell.
-        method_options: options for the methods other than ``random``.
+        features: what methods that read features see: ``proxy`` or ``timm:NAME``.
+        max_memory: what ranking a class may take, in bytes.
+        method_options: options for those of the methods that have them.
         allocator_options: options for the allocators.
 
     Raises:
@@ -222,16 +234,19 @@ def plan(
         "model": model,
         "recipe": find_recipe(recipe),
         "device": resolve_device(device).type,
+        "max_memory": max_memory,
     }
     refinement = {} if refiner is None else {"refiner": refiner, "refine_share": refine_share}
     search = {"goal": goal, "proxy": proxy, "allocator_options": dict(allocator_options or {})}
     variants = _variants(allocators, refinement, search)
+    own = _own_settings(methods, features, method_options or {})
     cells = []
     for label, budget in budgets:
         for method in dict.fromkeys(["random", *methods]):
             listed = method in methods
-            options = {} if method == "random" else dict(method_options or {})
-            chosen: dict[str, Any] = {"method": method, "method_options": options, "method_file": _file_digest(method)}
+            chosen: dict[str, Any] = {"method": method, "method_file": _file_digest(method), **own.get(method, {})}
+            if "@" in chosen.get("features", ""):
+                chosen["method_file"] = _file_digest(chosen["features"], "@")
             for variant in variants if listed else [{}]:
                 cells += [Cell(label=label, budget=budget, seed=seed, **chosen, **variant, **common) for seed in numbers]
     return cells
@@ -291,6 +306,29 @@ def _check_names(methods: Iterable[str], allocators: Iterable[str], refiner: str
     resolve_model(model)
 
 
+def _own_settings(methods: Sequence[str], features: str, method_options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """For every method what concerns it: the options that it has, and where its features come from if it reads any.
+
+    Raises:
+        UserError: for an option that none of the methods has.
+    """
+    from dqas_plugin.lookup import resolve_method
+
+    settings: dict[str, dict[str, Any]] = {}
+    known: set[str] = set()
+    for method in methods:
+        found, preset = resolve_method(method)
+        if not isinstance(found, Selector):
+            continue
+        known |= found.options.keys()
+        options = {name: value for name, value in method_options.items() if name in found.options and name not in preset}
+        settings[method] = {"method_options": options, "features": features if "features" in found.needs else "proxy"}
+    for name in method_options:
+        if name not in known:
+            raise unknown_name("method option", name, known)
+    return settings
+
+
 def _variants(allocators: Sequence[str], refinement: Mapping[str, Any], search: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Fields of the cells of a method: even counts first. What an allocator does not use stays at its default."""
     from dqas_plugin.plugins import plugins
@@ -307,7 +345,7 @@ def _variants(allocators: Sequence[str], refinement: Mapping[str, Any], search: 
     return variants
 
 
-def _file_digest(method: str) -> str | None:
-    """Digest of the file behind the colon of a method's name, if there is one."""
-    path = Path(method.partition(":")[2])
+def _file_digest(name: str, mark: str = ":") -> str | None:
+    """Digest of the file behind the colon (or other mark) of a name, if there is one."""
+    path = Path(name.partition(mark)[2])
     return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() if path.is_file() else None

@@ -161,6 +161,8 @@ def _even(cell: Cell, method: str | None = None) -> Cell:
         seed=cell.seed,
         device=cell.device,
         method_options={} if other else cell.method_options,
+        features="proxy" if other else cell.features,
+        max_memory=cell.max_memory,
         method_file=None if other else cell.method_file,
     )
 

@@ -1,0 +1,100 @@
+"""How far the methods' picks differ: two methods that pick the same images are one method, or a mistake."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dqas_plugin.bench.grid import Cell, hashed
+from dqas_plugin.bench.store import Store
+from dqas_plugin.data import FloatArray, IntArray
+from dqas_plugin.errors import UserError
+from dqas_plugin.selection import Selection
+
+SUSPICIOUS = 0.95
+"""Share of common images from which on two methods are pointed out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """What the selections of one budget have in common.
+
+    Attributes:
+        dataset: its name.
+        label: the budget as the user gave it.
+        images: the budget.
+        seeds: how many, averaged over.
+        names: of the methods, with ``+ adaptive`` and the like.
+        shares: float64 ``[M, M]``: images in both selections of a seed over the budget; NaN where they have no seed in common.
+        chance: what two random selections would have in common: budget over dataset.
+    """
+
+    dataset: str
+    label: str
+    images: int
+    seeds: int
+    names: tuple[str, ...]
+    shares: FloatArray
+    chance: float
+
+    @property
+    def suspicious(self) -> list[tuple[str, str, float]]:
+        """Pairs of methods that pick (nearly) the same images, and their share."""
+        pairs = itertools.combinations(range(len(self.names)), 2)
+        return [(self.names[i], self.names[j], float(self.shares[i, j])) for i, j in pairs if self.shares[i, j] >= SUSPICIOUS]
+
+
+def overlaps(folder: Path | str) -> list[Overlap]:
+    """The overlap of all selections in a folder of results: one for every dataset, model, recipe and budget.
+
+    Raises:
+        UserError: if there are no results, or fewer than two methods.
+    """
+    if not Store.exists(folder):
+        raise UserError(f"there are no results in {folder}: run dqas bench first, or name another folder")
+    groups: defaultdict[str, list[tuple[Cell, IntArray]]] = defaultdict(list)
+    with Store(folder) as store:
+        for cell, _ in store.cells():
+            path = store.folder / "selections" / f"{cell.key}.npz"
+            if path.is_file():
+                groups[_group(cell)].append((cell, Selection.load(path).indices))
+    found = [_overlap(members) for members in groups.values()]
+    compared = [one for one in found if len(one.names) > 1]
+    if not compared:
+        raise UserError(f"there are no two methods to compare in {folder}: run dqas bench with several of them")
+    return compared
+
+
+def _group(cell: Cell) -> str:
+    return hashed([cell.dataset.identity(), cell.model, cell.recipe.as_dict(), cell.budget, cell.device])
+
+
+def _name(cell: Cell) -> str:
+    options = "".join(f" {key}={value}" for key, value in sorted(cell.method_options.items()))
+    features = "" if cell.features == "proxy" else f" on {cell.features}"
+    return f"{cell.method}{options}{features}" + (f" + {cell.variant}" if cell.variant else "")
+
+
+def _overlap(members: list[tuple[Cell, IntArray]]) -> Overlap:
+    cell = members[0][0]
+    chosen: dict[str, dict[int, IntArray]] = {}
+    for one, indices in members:
+        chosen.setdefault(_name(one), {})[one.seed] = indices
+    names = tuple(chosen)
+    shares = np.full((len(names), len(names)), np.nan)
+    for (i, first), (j, second) in itertools.product(enumerate(names), repeat=2):
+        values = list(_shares(chosen[first], chosen[second]))
+        if values:
+            shares[i, j] = np.mean(values)
+    seeds = {one.seed for one, _ in members}
+    return Overlap(cell.dataset.name, cell.label, cell.budget, len(seeds), names, shares, cell.budget / cell.dataset.images)
+
+
+def _shares(first: dict[int, IntArray], second: dict[int, IntArray]) -> Iterator[float]:
+    for seed in first.keys() & second.keys():
+        yield len(np.intersect1d(first[seed], second[seed])) / max(len(first[seed]), len(second[seed]))
