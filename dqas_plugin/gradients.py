@@ -41,6 +41,18 @@ class LastLayerGradients:
         """``|g_i|``, float64 ``[n]``."""
         return self.squared_norms.sqrt()
 
+    def scaled(self, factors: Tensor) -> LastLayerGradients:
+        """Each gradient times its own of the ``factors [n]``, e.g. :func:`~dqas_plugin.methods.ordering.batch_scale`."""
+        return LastLayerGradients(self.residuals * factors.to(self.residuals)[:, None], self.features)
+
+    def of_output(self, output: int) -> LastLayerGradients:
+        """The part that belongs to the weights and the bias of one output."""
+        return LastLayerGradients(self.residuals[:, output : output + 1], self.features)
+
+    def subset(self, positions: Tensor) -> LastLayerGradients:
+        """Those at some positions, int64 ``[k]``."""
+        return LastLayerGradients(self.residuals[positions], self.features[positions])
+
     def products(self, position: int) -> Tensor:
         """``<g_i, g_position>`` for every i, float64 ``[n]``."""
         return self.products_with([position])[:, 0]
@@ -64,6 +76,19 @@ class LastLayerGradients:
         weight, bias = direction[:, :-1].double(), direction[:, -1].double()
         pairs = zip(in_chunks(self.residuals), in_chunks(self.features), strict=True)
         return torch.cat([((rows @ weight) * part).sum(dim=1) + rows @ bias for rows, part in pairs])
+
+
+def outputs_of(features: Tensor, head: Tensor) -> Tensor:
+    """What a last layer ``head [C, d + 1]`` (weights, bias) makes of features ``[n, d]``, float64 ``[n, C]``."""
+    weight, bias = head[:, :-1].double(), head[:, -1].double()
+    return torch.cat([part @ weight.T + bias for part in in_chunks(features)])
+
+
+def with_bias(features: Tensor) -> Tensor:
+    """``[φ, 1]``, float64 ``[n, d + 1]``."""
+    result = features.new_ones((len(features), features.shape[1] + 1), dtype=torch.float64)
+    result[:, :-1] = features
+    return result
 
 
 def in_chunks(rows: Tensor) -> Iterator[Tensor]:

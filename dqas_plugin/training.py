@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +32,9 @@ from dqas_plugin.seeding import derive, torch_generator
 _BLOCK = 8192  # images augmented at once: 25 MB at 32 px
 _REPORTS = 100  # at most so many reports a training, besides the evaluations
 _COMPILE_STEPS = 5000  # compilation takes about a minute, which a shorter training does not win back
+
+Record = Callable[[Tensor, Tensor], None]
+"""Told of every batch of a training: positions in the dataset, and logits; see :func:`train`."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def train(
     test: ImageDataset | None = None,
     evaluations: int = 5,
     on_epoch: Callable[[EpochReport], None] | None = None,
+    record: Record | None = None,
 ) -> TrainingResult:
     """Train a fresh network. The same arguments give the same network, bit for bit, on the same CPU and thread count.
 
@@ -105,6 +109,9 @@ def train(
         test: evaluated along the way and after the last step.
         evaluations: how many times; the first ones are spread evenly, the last is after the last step.
         on_epoch: called after every epoch (every few, when they are short) and every evaluation.
+        record: called at every step with the batch's positions in ``data``, int64 ``[B]`` on the CPU, and what the network
+            said of it before the update, in training mode and augmented: plain logits (no prior added), float32 ``[B, C]``
+            on the device. It changes nothing in the training.
 
     Raises:
         UserError: for an empty training set, weights that do not fit, a device that is not there.
@@ -115,11 +122,11 @@ def train(
     if evaluations < 1:
         raise UserError(f"a training is evaluated at least once, not {evaluations} times: set evaluations to 1 or more")
     precision = resolve(recipe.precision, build, data.image_shape, place)
-    with _own_random_numbers(seed, place), _repeatable(place):
+    with _own_random_numbers(seed, place), repeatable(place):
         network = build(data.image_shape, data.num_classes)
         network.set_normalisation(*data.channel_statistics)
         network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        run = _Run(network, data, recipe, seed, place, precision, steps, sample_weights(weights, len(data)))
+        run = _Run(network, data, recipe, seed, place, precision, steps, sample_weights(weights, len(data)), record)
         return run.finish(test, _milestones(steps, evaluations), on_epoch)
 
 
@@ -183,6 +190,16 @@ def outputs(
         network.train(training)
 
 
+class _Batch(NamedTuple):
+    """One batch on the device."""
+
+    positions: Tensor  # in the dataset; on the CPU
+    pixels: Tensor  # normalised
+    labels: Tensor
+    weights: Tensor | None
+    ends_epoch: bool
+
+
 @dataclass(eq=False)
 class _Run:
     """One training in progress."""
@@ -195,6 +212,7 @@ class _Run:
     precision: str
     steps: int
     weights: Tensor | None
+    record: Record | None = None
     step: int = 0
     images: int = 0
     seconds: float = 0.0  # in training steps, evaluations not counted
@@ -225,10 +243,10 @@ class _Run:
         last = best = None
         losses: list[Tensor] = []
         self.network.train()
-        for pixels, labels, weights, ends_epoch in self._batches():
-            losses.append(self._update(pixels, labels, weights))
+        for batch in self._batches():
+            losses.append(self._update(batch))
             evaluated = test is not None and self.step in milestones
-            if not (evaluated or self._reports(ends_epoch)):
+            if not (evaluated or self._reports(batch.ends_epoch)):
                 continue
             loss = self._checked_loss(losses)
             losses.clear()
@@ -251,8 +269,8 @@ class _Run:
             images_per_second=self.images / self.seconds,
         )
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None, bool]]:
-        """Normalised images, labels, weights, and whether an epoch ends: epoch after epoch until the steps are made."""
+    def _batches(self) -> Iterator[_Batch]:
+        """Epoch after epoch until the steps are made."""
         draws = torch_generator(self.seed, "train")
         count = len(self.data)
         batches = self.recipe.batches(count)
@@ -267,7 +285,8 @@ class _Run:
                 for start, stop in pairwise(inside):
                     part = slice(start - inside[0], stop - inside[0])
                     weighed = None if weights is None else weights[part]
-                    yield self.network.normalise(images[part]), labels[part], weighed, stop == count
+                    pixels = self.network.normalise(images[part])
+                    yield _Batch(chosen[part], pixels, labels[part], weighed, stop == count)
                     if self.step == self.steps:
                         return
 
@@ -282,18 +301,20 @@ class _Run:
         weights = None if self.weights is None else self.weights[chosen].to(self.device)
         return images, self.data.labels[chosen].to(self.device), weights
 
-    def _update(self, pixels: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    def _update(self, batch: _Batch) -> Tensor:
         """One optimiser step; the loss, still on the device."""
         for settings in self.optimizer.param_groups:
             settings["lr"] = self._rate(self.step)
         with autocast(self.precision, self.device):
-            logits = self.forward(pixels)
-        loss = training_loss(logits.float(), labels, self.prior, weights, self.recipe.label_smoothing)
+            logits = self.forward(batch.pixels).float()
+        if self.record is not None:
+            self.record(batch.positions, logits.detach())
+        loss = training_loss(logits, batch.labels, self.prior, batch.weights, self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.step += 1
-        self.images += len(labels)
+        self.images += len(batch.labels)
         return loss.detach()
 
     def _rate(self, step: int) -> float:
@@ -348,7 +369,7 @@ def _own_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _repeatable(device: torch.device) -> AbstractContextManager[object]:
+def repeatable(device: torch.device) -> AbstractContextManager[object]:
     """On a GPU: convolution algorithms that give the same bits every time."""
     if device.type != "cuda":
         return nullcontext()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dqas_plugin.bench import Cell, Store, estimate, open_dataset, plan
+from dqas_plugin.bench import Cell, Estimate, Store, estimate, open_dataset, plan
 from dqas_plugin.bench.cost import measured_speed
 from dqas_plugin.recipes import recipe
 
@@ -51,6 +52,22 @@ def test_random_alone_needs_no_proxy(tmp_path: Path) -> None:
     found = estimate(plan(open_dataset("digits"), []), tmp_path, speed=lambda cell, device: 1e6)
     assert (found.proxies, found.searches) == (0, 0)
     assert "not counted" not in str(found)
+
+
+def test_methods_that_read_more_than_one_training_cost_more(tmp_path: Path) -> None:
+    def found(*methods: str, **options: Any) -> Estimate:
+        cells = plan(open_dataset("digits"), list(methods), ratios=[0.05], seeds=2, recipe=QUICK, method_options=options)
+        return estimate(cells, tmp_path, jobs=1, speed=lambda cell, device: 1000.0)
+
+    one = 1438 * (10 + 1 / 3) / 1000
+    training = (300 * 36 + 5 * 359 / 3) / 1000
+    several = found("margin", "grand", repeat=4)
+    assert several.proxies == 2 * 4  # of which the first also serves margin
+    assert several.seconds == pytest.approx(2 * 4 * one + several.trainings * training)
+    assert found("grand").proxies == 2 * 10
+    walked = found("margin", "deepfool")
+    assert walked.proxies == 2
+    assert walked.seconds > 2 * one + walked.trainings * training + 2 * 1438 * 10 / 1000
 
 
 def test_the_speed_is_measured_once_for_a_model_and_recipe(tmp_path: Path) -> None:

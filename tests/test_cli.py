@@ -420,7 +420,7 @@ def test_list_shows_everything(kind: str) -> None:
 
 def test_list_tells_options_and_variants() -> None:
     rows = {row["name"]: row for row in json.loads(invoke("list", "methods", "--format", "json").stdout)}
-    assert rows["graphcut"]["needs"] == ["gradients"]
+    assert rows["graphcut"]["needs"] == ["features", "gradients"]
     assert "eq7" in rows["graphcut"]["variants"]
     assert "objective" in rows["graphcut"]["options"]
     datasets = {row["name"]: row for row in json.loads(invoke("list", "datasets", "--format", "json").stdout)}

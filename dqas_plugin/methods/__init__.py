@@ -5,10 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dqas_plugin.hookspecs import hookimpl
+from dqas_plugin.methods import (
+    bilevel,
+    coverage,
+    dynamics,
+    gradient_norm,
+    local,
+    matching,
+    uncertainty,
+)
 from dqas_plugin.methods.graphcut import graphcut
 from dqas_plugin.methods.uniform_random import uniform_random
 
-_BUILT_IN = (uniform_random, graphcut)
+_BUILT_IN = (
+    uniform_random,
+    *gradient_norm.SELECTORS,
+    *matching.SELECTORS,
+    *bilevel.SELECTORS,
+    *uncertainty.SELECTORS,
+    *coverage.SELECTORS,
+    graphcut,
+    *dynamics.SELECTORS,
+    *local.SELECTORS,
+)
 
 
 @hookimpl

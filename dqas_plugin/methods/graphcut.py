@@ -23,8 +23,12 @@ from torch import Tensor
 from dqas_plugin.contracts import selector
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import unknown_name
-from dqas_plugin.gradients import LastLayerGradients, in_chunks, squared_lengths
+from dqas_plugin.gradients import LastLayerGradients, squared_lengths, with_bias
+from dqas_plugin.methods import ordering
 from dqas_plugin.methods.greedy import Factors, best_gains
+from dqas_plugin.methods.greedy_on_device import best_gains_on_device
+from dqas_plugin.methods.ordering import Compat
+from dqas_plugin.methods.points import Points
 from dqas_plugin.signals import View
 
 Objective = Literal["deepcore", "eq7"]
@@ -34,24 +38,33 @@ Objective = Literal["deepcore", "eq7"]
     "graphcut",
     title="GraphCut: like the rest of the class, unlike the picked",
     family="submodular",
-    needs={"gradients"},
+    needs={"features", "gradients"},
     source="Iyer et al., ALT 2021; PatrickZH/DeepCore; DQAS, equation 7",
-    variants={"deepcore": {"objective": "deepcore"}, "eq7": {"objective": "eq7"}},
+    variants={**ordering.variants(), "eq7": {"objective": "eq7"}},
+    differs="paper: equation 7 of DQAS, distances of features; DeepCore: angles between gradients",
 )
-def graphcut(view: View, budget: int, rng: np.random.Generator, *, objective: Objective = "deepcore") -> IntArray:
+def graphcut(
+    view: View, budget: int, rng: np.random.Generator, *, compat: Compat = "deepcore", objective: Objective | None = None
+) -> IntArray:
     """Positions in the order of picking, int64; equal gains go to the lowest position.
 
     Args:
         view: one class.
         budget: how many.
         rng: not used, nothing is random.
-        objective: ``deepcore`` (gradients) or ``eq7`` (features).
+        compat: ``deepcore`` or ``paper``, which here is DQAS.
+        objective: ``deepcore`` (gradients) or ``eq7`` (features); None: that of ``compat``.
+
+    Raises:
+        UserError: for another objective.
     """
-    if objective == "deepcore":
+    followed = "deepcore" if ordering.is_deepcore("graphcut", compat) else "eq7"
+    chosen = followed if objective is None else objective
+    if chosen == "deepcore":
         return graphcut_deepcore(view.gradients, budget)
-    if objective == "eq7":
+    if chosen == "eq7":
         return graphcut_eq7(view.features, budget)
-    raise unknown_name("objective of graphcut", objective, ("deepcore", "eq7"))
+    raise unknown_name("objective of graphcut", chosen, ("deepcore", "eq7"))
 
 
 def graphcut_eq7(features: Tensor, budget: int, bin_sizes: Sequence[int] = ()) -> IntArray:
@@ -68,22 +81,11 @@ def graphcut_eq7(features: Tensor, budget: int, bin_sizes: Sequence[int] = ()) -
     count, width = features.shape
     if not count or not width:
         return np.arange(min(budget, count), dtype=np.int64)
-    # Distances are translation invariant, and the order of gains does not depend on the unit: around the mean and with
-    # norms of at most 1 nothing cancels and nothing overflows.
-    centre = torch.stack([part.sum(dim=0) for part in in_chunks(features)]).sum(dim=0) / count
-    squares = torch.cat([(part - centre).square().sum(dim=1) for part in in_chunks(features)]).numpy()
-    scale = float(np.sqrt(squares.max())) or 1.0
-
-    # NumPy from here on: the loop alternates with its products, and two pools of spinning threads get in each other's way.
-    plain, middle = features.numpy(), centre.numpy()
-
-    def right(rows: IntArray) -> FloatArray:
-        result: FloatArray = (plain[rows] - middle) / scale
-        return result
-
-    squares = squares / scale**2
-    factors = Factors(np.ones((count, 1)), right, features)
-    return best_gains(factors, -count * squares, 2.0 * squares, 4.0, budget, bin_sizes=bin_sizes)
+    points = Points.of(features)
+    start, step = -count * points.squares, 2.0 * points.squares
+    if features.device.type != "cpu":
+        return best_gains_on_device(None, points.rows(), start, step, 4.0, budget, bin_sizes).cpu().numpy()
+    return best_gains(points.factors(), start.numpy(), step.numpy(), 4.0, budget, bin_sizes=bin_sizes)
 
 
 def graphcut_deepcore(gradients: LastLayerGradients, budget: int, bin_sizes: Sequence[int] = ()) -> IntArray:
@@ -98,12 +100,11 @@ def graphcut_deepcore(gradients: LastLayerGradients, budget: int, bin_sizes: Seq
         bin_sizes: after so many picks a new bin begins, as in DQ: GraphCut on what the bins before left over.
     """
     count = len(gradients)
-    features = gradients.features
-    residuals = gradients.residuals
-    lengths = residuals.norm(dim=1, keepdim=True)
-    left = (residuals / torch.where(lengths > 0, lengths, 1.0)).numpy()  # (n, C)
-    plain = features.numpy()  # as above
-    norms = squared_lengths(features).add(1.0).sqrt().numpy()[:, None]  # |[φ, 1]|
+    left = directions(gradients.residuals)  # (n, C)
+    if left.device.type != "cpu":
+        return _deepcore_on_device(left, gradients.features, budget, bin_sizes).cpu().numpy()
+    plain = gradients.features.numpy()  # NumPy from here on, see Points.factors
+    norms = squared_lengths(gradients.features).add(1.0).sqrt().numpy()[:, None]  # |[φ, 1]|
 
     def right(rows: IntArray) -> FloatArray:
         wide = np.ones((len(rows), plain.shape[1] + 1))
@@ -111,6 +112,18 @@ def graphcut_deepcore(gradients: LastLayerGradients, budget: int, bin_sizes: Seq
         wide /= norms[rows]
         return wide
 
-    factors = Factors(left, right, features)
+    factors = Factors(left.numpy(), right, gradients.features)
     everything = factors.sums(factors.total(np.arange(count)), np.arange(count))  # Σ_p cos(p, x) (n,)
     return best_gains(factors, 0.5 * everything, np.zeros(count), 1.0, budget, bin_sizes=bin_sizes)
+
+
+def _deepcore_on_device(left: Tensor, features: Tensor, budget: int, bin_sizes: Sequence[int]) -> Tensor:
+    right = directions(with_bias(features))
+    everything = ((left @ (left.T @ right)) * right).sum(dim=1)
+    return best_gains_on_device(left, right, 0.5 * everything, torch.zeros_like(everything), 1.0, budget, bin_sizes)
+
+
+def directions(rows: Tensor) -> Tensor:
+    """Each row over its norm; rows of norm 0 as they are."""
+    lengths = rows.norm(dim=1, keepdim=True)
+    return rows / torch.where(lengths > 0, lengths, 1.0)

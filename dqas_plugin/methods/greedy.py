@@ -1,4 +1,4 @@
-"""Greedy maximisation of gains that fall with the similarity to what was picked, at the price of half a matrix product a pick.
+"""Greedy maximisation of gains that change with the similarity to what was picked, at the price of half a matrix product a pick.
 
 The similarity is the inner product of outer products, ``K(x, p) = <left_x, left_p> <right_x, right_p>``: features (left is 1)
 and implicit gradients alike, so nothing of size n² or C·d per sample is ever built.
@@ -23,7 +23,8 @@ from dqas_plugin.data import FloatArray, IntArray
 SingleArray = npt.NDArray[np.float32]
 
 _CHUNK = 1024  # rows in float64 at once
-_TIE = 1e-12  # gains that differ by less than this share of their range are equal: rounding of float64
+TIE = 1e-12
+"""Gains that differ by less than this share of their range are equal: rounding of float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ def best_gains(
         factors: of K.
         start: float64 ``[n]``.
         step: float64 ``[n]``.
-        weight: factor of K.
+        weight: factor of K; negative for gains that rise with the similarity to the picks.
         budget: how many to pick; n at most.
         bin_sizes: picks of each bin; what follows the last one is one more bin.
 
@@ -107,11 +108,11 @@ class _Pool:
         total = np.zeros((factors.left.shape[1], self.right.shape[1]))
         self.exact, self.exact_base = (total, 0.0), (total, 0.0)
         self.pending: list[int] = []
-        # Rounding of one float32 product (sums of at least four lanes, Higham 2002, section 3.1) of rows of norm 1 at most.
         length = self.right.shape[1] + (0 if self.left is None else self.left.shape[1])
-        self.rounding = weight * (16 + length / 4) * 2.0**-24
-        self.tie = _TIE * weight * len(start)
-        self.slack = self.tie
+        self.rounding = abs(weight) * product_rounding(length) * 2.0**-24
+        self.tie = TIE * abs(weight) * len(start)
+        self.slack = self.slack_base = self.tie  # how far from exact the gains are, and were at the start of the bin
+        self.effort = 0  # gains computed again since all of them were
 
     def pick(self) -> int:
         """Take the best sample out; its position."""
@@ -136,6 +137,7 @@ class _Pool:
         self.base[:size] = self.gain[:size]
         (total, count), (total_before, count_before) = self.exact, self.exact_base
         self.exact = self.exact_base = (total + total_before) / 2, (count + count_before) / 2
+        self.slack = self.slack_base = (self.slack + self.slack_base) / 2
 
     def _best(self) -> int:
         """Row of the highest gain, in float64, of the lowest position among equals."""
@@ -145,11 +147,20 @@ class _Pool:
         if len(near) == 1:
             return best
         self._settle()
-        rows = self.position[near]
+        self.effort += len(near)
+        if self.effort > self.size:  # rounding has added up: exact gains of all cost no more than what was spent already
+            near = np.arange(self.size)
+        exact = self._exact(self.position[near])
+        if len(near) == self.size:
+            self.gain[: self.size] = exact
+            self.effort, self.slack = 0, self.tie
+        equal = near[exact >= exact.max() - self.tie]
+        return int(equal[self.position[equal].argmin()])
+
+    def _exact(self, positions: IntArray) -> FloatArray:
+        """Gains in float64, when the exact sums are up to date."""
         total, count = self.exact
-        exact = self.start[rows] + count * self.all_steps[rows] - self.weight * self.factors.sums(total, rows)
-        equal = exact >= exact.max() - self.tie
-        return int(near[equal][rows[equal].argmin()])
+        return self.start[positions] + count * self.all_steps[positions] - self.weight * self.factors.sums(total, positions)
 
     def _settle(self) -> None:
         """Bring the exact sums up to date."""
@@ -177,6 +188,14 @@ class _Pool:
         self.gain[:size] += self.step[:size]
         self.gain[:size] -= product
         self.slack += self.rounding
+
+
+def product_rounding(length: int) -> float:
+    """Rounding of an inner product of so many terms, in units of the last place of the product of the norms.
+
+    Libraries sum at least four lanes side by side (Higham 2002, section 3.1).
+    """
+    return 16 + length / 4
 
 
 def _chunks(rows: IntArray) -> Iterator[IntArray]:

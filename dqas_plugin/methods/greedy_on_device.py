@@ -1,0 +1,69 @@
+"""The picks of ``greedy.best_gains`` where the numbers are not in main memory: a GPU is never waited for between two picks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dqas_plugin.methods.greedy import TIE
+
+
+def best_gains_on_device(
+    left: Tensor | None,
+    right: Tensor,
+    start: Tensor,
+    step: Tensor,
+    weight: float,
+    budget: int,
+    bin_sizes: Sequence[int] = (),
+) -> Tensor:
+    """As :func:`~dqas_plugin.methods.greedy.best_gains`, all in float64 and all on the device; O(n (a + b)) memory.
+
+    Args:
+        left: float64 ``[n, a]``; None: ones, as for plain features.
+        right: float64 ``[n, b]``; rows ``left ⊗ right`` have norm 1 at most.
+        start: float64 ``[n]``.
+        step: float64 ``[n]``.
+        weight: factor of K; may be negative.
+        budget: how many to pick; n at most.
+        bin_sizes: picks of each bin; what follows the last one is one more bin.
+
+    Returns:
+        positions in the order of picking, int64 ``[budget]`` on the device; equal gains go to the lowest position.
+    """
+    count = len(start)
+    picks = torch.zeros(min(budget, count), dtype=torch.int64, device=start.device)
+    taken = torch.zeros(count, dtype=torch.bool, device=start.device)
+    ends = set(np.cumsum(bin_sizes).tolist())
+    gain, base = start.clone(), start
+    for turn in range(len(picks)):
+        if turn in ends:
+            gain = (gain + base) / 2
+            base = gain.clone()
+        pick = first_highest(gain.masked_fill(taken, -torch.inf), absolute=TIE * abs(weight) * count)
+        picks[turn : turn + 1] = pick
+        taken.index_fill_(0, pick, True)
+        product = right @ right.index_select(0, pick)[0]
+        if left is not None:
+            product *= left @ left.index_select(0, pick)[0]
+        gain += step
+        gain -= weight * product
+    return picks
+
+
+def first_highest(values: Tensor, *, absolute: float = 0.0, relative: float = 0.0) -> Tensor:
+    """Lowest position of the values ``[n]`` that equal their maximum, int64 ``[1]`` on their device.
+
+    ``argmax`` does not promise which of equal values it gives.
+
+    Args:
+        values: float ``[n]``.
+        absolute: values so far below the maximum are equal to it.
+        relative: and those below it by this share of it.
+    """
+    places = torch.arange(len(values), device=values.device)
+    highest = values.max()
+    return torch.where(values >= highest - absolute - relative * highest, places, len(values)).min().view(1)

@@ -1,0 +1,133 @@
+"""DeepFool against a walk of one image at a time in float64, and against the distance to a linear boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dqas_plugin.deepfool import perturbations
+from dqas_plugin.models import Network, convnet3, convnet3_small, resnet18
+
+SHAPE = (3, 8, 8)
+
+
+def pictures(count: int = 24, seed: int = 0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (count, *SHAPE), dtype=np.uint8))
+
+
+def made(build: Callable[[tuple[int, int, int], int], Network], classes: int = 5) -> Network:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network = build(SHAPE, classes)
+        nn.init.normal_(network.head.weight, std=0.5)
+    network.set_normalisation(torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3]))
+    return network.eval()
+
+
+class Linear(Network):
+    """The pixels themselves as features: boundaries are planes."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__(shape[0], nn.Linear(int(np.prod(shape)), classes))
+
+    def features(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+class Perceptron(Network):
+    """Two layers, smooth."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__(shape[0], nn.Linear(16, classes))
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), 16), nn.Tanh())
+
+    def features(self, x: Tensor) -> Tensor:
+        result: Tensor = self.body(x)
+        return result
+
+
+def literal(network: Network, image: Tensor, most: int = 50) -> float:
+    """Algorithm 2 for one image, with the Jacobian written out, in float64."""
+    start = network.normalise(image[None]).double().contiguous()
+    wide = network.double()
+    try:
+        x, label = start.clone(), int(wide(start).argmax())
+        for _ in range(most):
+            outputs = wide(x)[0].detach()
+            slopes = torch.autograd.functional.jacobian(lambda one: wide(one)[0], x).flatten(1)
+            others = [k for k in range(len(outputs)) if k != label]
+            normals = {k: slopes[k] - slopes[label] for k in others}
+            best = min(others, key=lambda k: float((outputs[k] - outputs[label]).abs() / normals[k].norm()))
+            gap = (outputs[best] - outputs[label]).abs()
+            x = x + (gap / normals[best].square().sum() * normals[best]).reshape(x.shape)
+            if int(wide(x).argmax()) != label:
+                break
+        return float((x - start).square().sum())
+    finally:
+        network.float()
+
+
+@pytest.mark.parametrize("build", [Perceptron, convnet3_small])
+def test_it_follows_the_algorithm(build: Callable[[tuple[int, int, int], int], Network]) -> None:
+    network, images = made(build), pictures()
+    expected = [literal(network, one) for one in images]
+    found = perturbations(network, images)
+    # A boundary reached to within rounding may take one more step, which is as small.
+    assert found.tolist() == pytest.approx(expected, rel=1e-3)
+    assert np.argsort(found.numpy()).tolist() == np.argsort(expected).tolist()
+
+
+def test_of_a_linear_network_it_is_the_distance_to_the_nearest_plane() -> None:
+    network, images = made(Linear), pictures()
+    x = network.normalise(images).flatten(1).double()
+    weight, bias = network.head.weight.detach().double(), network.head.bias.detach().double()
+    outputs = x @ weight.T + bias
+    label = outputs.argmax(dim=1)
+    gaps = outputs.gather(1, label[:, None]) - outputs
+    norms = (weight[:, None] - weight[None]).norm(dim=2)[label]
+    distances = torch.where(norms > 0, gaps / norms, torch.inf)
+    assert perturbations(network, images).tolist() == pytest.approx(distances.amin(dim=1).square().tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("build", [convnet3, convnet3_small, resnet18])
+def test_neither_batches_nor_the_mode_change_it(build: Callable[[tuple[int, int, int], int], Network]) -> None:
+    network, images = made(build), pictures(7)
+    network.head.bias.requires_grad_(False)
+    before = {name: one.clone() for name, one in network.state_dict().items()}
+    whole = perturbations(network, images)
+    network.train()
+    assert perturbations(network, images, batch=2).tolist() == pytest.approx(whole.tolist(), rel=1e-3)
+    assert network.training
+    assert network.head.weight.requires_grad
+    assert not network.head.bias.requires_grad
+    assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
+    assert all(one.grad is None for one in network.parameters())
+
+
+def test_the_walk_reaches_the_other_side_or_stops() -> None:
+    network, images = made(Perceptron), pictures()
+    whole = perturbations(network, images)
+    assert (whole > 0).all()
+    assert (perturbations(network, images, max_iterations=1) <= whole * (1 + 1e-5)).all()
+
+
+def test_what_nothing_moves_is_farthest() -> None:
+    network = made(Linear)
+    nn.init.zeros_(network.head.weight)
+    found = perturbations(network, pictures(3))
+    assert found.tolist() == [torch.finfo(torch.float32).max] * 3
+
+
+def test_no_images() -> None:
+    assert perturbations(made(Linear), pictures(0)).tolist() == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_it_is_the_same() -> None:
+    network, images = made(convnet3_small), pictures()
+    expected = perturbations(network, images)
+    assert perturbations(network, images, device="cuda").tolist() == pytest.approx(expected.tolist(), rel=1e-2)
