@@ -45,7 +45,8 @@ def gradients(view: View, scale: Array | None = None) -> Array:
     residuals[:, view.label] -= 1
     residuals *= (batch_shares(len(view)) if scale is None else scale)[:, None]
     inputs = np.concatenate([view.features.double().numpy(), np.ones((len(view), 1))], axis=1)
-    return (residuals[:, :, None] * inputs[:, None]).reshape(len(view), -1)
+    result: Array = (residuals[:, :, None] * inputs[:, None]).reshape(len(view), -1)
+    return result
 
 
 def batch_shares(count: int) -> Array:
@@ -193,6 +194,14 @@ def herding(view: View, budget: int) -> list[int]:
     return picks
 
 
+def moderate(view: View, budget: int) -> list[int]:
+    """Distances to the mean that are nearest to their median; of two as near the shorter."""
+    points = view.features.double().numpy()
+    distances = np.sqrt(np.square(points - points.mean(axis=0)).sum(axis=1))
+    order = np.lexsort((distances, np.abs(distances - np.median(distances)).round(12)))
+    return [int(one) for one in order[:budget]]
+
+
 def cal(view: View, budget: int) -> list[int]:
     """Mean divergence from the ten nearest, lowest first."""
     order = np.argsort(-negative_distances(view.features.double().numpy()), axis=1, kind="stable")
@@ -327,6 +336,7 @@ LITERAL: dict[str, Literal] = {
     "k-center": k_center,
     "contextual-diversity": contextual_diversity,
     "herding": herding,
+    "moderate": moderate,
     "cal": cal,
     "gradmatch": gradmatch,
     "glister": glister,

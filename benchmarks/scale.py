@@ -24,13 +24,17 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from common import chunks, clustered, head, made_up, status
+
+from dqas_plugin.signals import Signals
 
 WIDTH, LOGITS, PER_CLASS, SHARE = 512, 1000, 1000, 0.1
 SIZES = (10_000, 100_000, 1_000_000)
@@ -100,9 +104,8 @@ def write_files(folder: Path, sizes: list[int], logits: bool) -> None:
     features.flush()
 
 
-def read_files(folder: Path, size: int) -> Any:
+def read_files(folder: Path, size: int) -> Signals:
     """The signals of the first ``size`` samples, memory-mapped."""
-    from dqas_plugin.signals import Signals
 
     def rows(name: str) -> Array | None:
         path = folder / name
@@ -111,6 +114,13 @@ def read_files(folder: Path, size: int) -> Any:
 
     labels = np.load(folder / "labels.npy")[:size]
     return Signals.from_arrays(rows("features.npy"), rows("logits.npy"), labels, num_classes=LOGITS)
+
+
+def in_memory() -> Callable[[], Signals]:
+    """What makes signals of arrays that are there already: ten classes of 5,000."""
+    problem = made_up([CIFAR[1]] * CIFAR[0], WIDTH, CIFAR[0])
+    _ = problem.logits
+    return problem.signals
 
 
 class Watch:
@@ -141,12 +151,10 @@ def measure(task: Task, answers: Any) -> None:
     from dqas_plugin.ranking import rank
 
     rank(made_up([50], 8, 2).signals(), task.method, counts=[20, 0])  # loads and compiles what it needs
-    problem = None if task.folder else made_up([CIFAR[1]] * CIFAR[0], WIDTH, CIFAR[0])
-    if problem is not None:
-        _ = problem.logits
+    load = partial(read_files, task.folder, task.size) if task.folder else in_memory()
     with Watch() as watch:
         started = time.perf_counter()
-        signals = problem.signals() if task.folder is None else read_files(task.folder, task.size)
+        signals = load()
         made = time.perf_counter()
         counts = np.bincount(signals.labels.numpy(), minlength=signals.num_classes)
         if task.folder is not None:

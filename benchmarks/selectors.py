@@ -197,28 +197,31 @@ class Contest:
         return result
 
     def against_literal(self, row: Row, chosen: list[list[int]]) -> None:
+        """The same by the usual algorithm, and whether it picks the same."""
         import numpy as np
         from common import seconds
         from literal import DRAWN, LITERAL
 
         if row.name not in LITERAL:
             return
-        found: list[int] = []
-        view = self.signals.view(0, seed=SEED)
-        row.literal = seconds(lambda: found.extend(LITERAL[row.name](view, self.scale.counts(row.name)[0])))
-        own = chosen[0]
+        counts = self.scale.counts(row.name)
+        views = [self.signals.view(label, seed=SEED) for label in range(CLASSES)]
+        answers: list[list[int]] = []
+        row.literal = seconds(lambda: answers.extend(map(LITERAL[row.name], views, counts)))
+        found = [[int(view.indices[one]) for one in picks] for view, picks in zip(views, answers, strict=True)]
         if row.name in DRAWN:
-            groups = DRAWN[row.name](view)
-            counts = [np.bincount(groups[picks] + 1, minlength=groups.max() + 2) for picks in (own, found)]
+            groups = DRAWN[row.name](views[0])
+            drawn = [np.bincount(groups[one[0]] + 1, minlength=groups.max() + 2) for one in (chosen, found)]
             row.picks.append("literal draws as many of every stratum")
-            row.wrong |= bool(np.abs(counts[0] - counts[1]).max() > 1)
+            row.wrong |= bool(np.abs(drawn[0] - drawn[1]).max() > 1)
             return
-        common = len(set(own) & set(found))
-        order = " in another order" if own != found and sorted(own) == sorted(found) else ""
-        row.picks.append(f"literal {common}/{len(found)}{order}")
-        row.wrong |= common != len(found) or len(own) != len(found)
+        own, right = ({one for picks in choice for one in picks} for choice in (chosen, found))
+        order = " in another order" if chosen != found and own == right else ""
+        row.picks.append(f"literal {len(own & right)}/{len(right)}{order}")
+        row.wrong |= own != right
 
     def against_deepcore(self, row: Row, chosen: list[list[int]], checkout: Path) -> None:
+        """The same by the real one."""
         import real_deepcore
 
         if row.name not in real_deepcore.CLASSES:
@@ -246,7 +249,7 @@ class Contest:
             f"{row.name}: {len(own - theirs)} picks are other ones than DeepCore's, which sums in float32. The objective in "
             f"float64: ours {ours:.9g}, DeepCore's {other:.9g} ({gap:+.1e})"
         )
-        return abs(gap) <= WORTH
+        return bool(abs(gap) <= WORTH)
 
     def products(self, name: str) -> float:
         """Time of ours over that of one matrix-vector product per pick."""
@@ -314,7 +317,8 @@ def finish(rows: list[Row], real: bool) -> None:
     if wrong:
         sys.exit(f"other picks without ties to explain them: {', '.join(wrong)}")
     ratios = [(row.deepcore if real else row.literal) / row.ours for row in rows]
-    print(f"geometric mean ratio {statistics.geometric_mean(one for one in ratios if not math.isnan(one)):.1f}")
+    known = [one for one in ratios if not math.isnan(one)]
+    print(f"geometric mean ratio {statistics.geometric_mean(known) if known else math.nan:.1f}")
 
 
 if __name__ == "__main__":

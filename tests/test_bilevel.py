@@ -85,7 +85,9 @@ def test_picks_of_the_real_deepcore(shared: Path, fraction: float) -> None:
 @settings(deadline=None, max_examples=60)
 def test_deepcore_follows_its_definition(seed: int, count: int, batch: int | None) -> None:
     features, logits = problem(seed, count)
-    assert glister(view_of(features, logits), 1, RNG, batch=batch).tolist() == literal_deepcore(features, logits, batch or count)
+    assert glister(view_of(features, logits), 1, RNG, batch=batch).tolist() == literal_deepcore(
+        features, logits, batch or count
+    )
 
 
 @given(
@@ -163,7 +165,9 @@ def test_equal_samples_keep_their_order(compat: str) -> None:
 def test_products_are_those_of_the_matrix_of_pairs() -> None:
     features, logits = problem(7, 25)
     rows = written_out(features, logits, 1)
-    np.testing.assert_allclose(own_products(view_of(features, logits).gradients), (rows @ rows.T).sum(axis=1), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        own_products(view_of(features, logits).gradients), (rows @ rows.T).sum(axis=1), rtol=1e-9, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,9 @@ def test_equal_samples_keep_their_order() -> None:
     assert (found.reshape(40, 7) == found.reshape(40, 7)[:, :1] + 40 * np.arange(7)).all()
 
 
-@pytest.mark.parametrize(("options", "message"), [({"repeat": 0}, "repeat"), ({"batch": 0}, "batch"), ({"compat": "x"}, "grand")])
+@pytest.mark.parametrize(
+    ("options", "message"), [({"repeat": 0}, "repeat"), ({"batch": 0}, "batch"), ({"compat": "x"}, "grand")]
+)
 def test_options_that_mean_nothing(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         grand(signals_of(0, 20).view(0), 2, RNG, **options)

@@ -1,13 +1,13 @@
 """Farthest-first traversal: again and again the sample that is farthest from its nearest pick (Gonzalez 1985).
 
 Each pick costs one matrix-vector product over the samples that are left. The picks are still those of distances computed one by
-one from the differences in float64: the product only narrows the choice down to the samples that its rounding cannot tell
-apart, and only their distances to the picks that can be their nearest are computed again.
+one from the differences in float64: the product gives bounds, which mostly leave a single sample; of those that they cannot tell
+apart the distances are computed again, to the picks that can be their nearest only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,33 +19,171 @@ from torch import Tensor
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.methods.greedy import product_rounding
 from dqas_plugin.methods.greedy_on_device import first_highest
-from dqas_plugin.methods.neighbours import block_rows, first_copies
-from dqas_plugin.methods.points import mean_of, squared_distances
+from dqas_plugin.methods.neighbours import block_rows
+
+Distances = Callable[[Tensor], Tensor]
+"""From the sample at a position, int64 ``[1]``, to all n: float64 ``[n]``."""
 
 _TIE = 1e-13  # distances that differ by less than this share are equal: sums of the same terms in another order
-_TINY = 1e-34  # products of numbers below the range of float32 are 0
-
-Factor = npt.NDArray[Any]
+_TINY = 1e-34  # what is lost where float32 has no smaller numbers
 
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """A distance of n samples that is a sum less an inner product: ``D(x, p) = own_x + own_p - weight <left_x, right_p>``.
+    """A distance of n samples that is a sum less an inner product: ``D(x, p) = own_x + own_p - weight <rows_x, turned_p>``.
 
     Attributes:
         own: float64 ``[n]``.
-        left: float32 or float64 ``[n, k]``.
-        swap: ``right = swap(left)``, of one row ``[k]`` or many; the inner product is the same the other way round.
-        weight: at most 2.
-        norms: float64 ``[n]`` each, of the parts of a row: ``|<left_x, right_p>| <= norms_x · norms_p`` crosswise, see ``error``.
-        exact: ``exact(rows, others)`` is the same distance of pairs from their differences, float64, in any unit.
+        rows: float32 or float64 ``[n, k]``.
+        turn: ``turned`` is ``rows`` with the columns moved on by so many (0 or k/2).
+        weight: see above.
+        norms: two arrays float64 ``[n]``: the terms of an inner product sum to ``½ (a_x b_p + b_x a_p)`` at most.
+        exact: ``exact(some, others)`` gives D of pairs, from their differences, float64 ``[len(some)]``.
         copies: for every sample the first one that is equal to it, int64 ``[n]``.
     """
 
     own: FloatArray
-    left: Factor
-    swap: Callable[[Factor], Factor]
+    rows: npt.NDArray[Any]
+    turn: int
     weight: float
     norms: tuple[FloatArray, FloatArray]
     exact: Callable[[IntArray, IntArray], FloatArray]
     copies: IntArray
+
+    def turned(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """One row ``[k]`` or several ``[m, k]`` with their columns moved on."""
+        return np.roll(rows, self.turn, axis=-1) if self.turn else rows
+
+
+def farthest_first(metric: Metric, first: int, budget: int) -> IntArray:
+    """Positions in the order of picking, int64 ``[budget]``; equal distances go to the lowest position.
+
+    Copies of what is picked have distance 0 and come last, in the order of their positions.
+
+    Args:
+        metric: of n samples.
+        first: position of the first pick.
+        budget: how many; n at most.
+    """
+    traversal = _Traversal(metric, first)
+    picks = [traversal.pick() for _ in range(min(budget, len(traversal.position)))]
+    rest = np.setdiff1d(np.arange(len(metric.own)), picks)
+    return np.concatenate([np.array(picks, dtype=np.int64), rest])[:budget]
+
+
+class _Traversal:
+    """Distinct samples: those that are left in the first ``size`` rows of every array, then the picks, the latest first."""
+
+    def __init__(self, metric: Metric, first: int) -> None:
+        self.metric = metric
+        position = np.unique(metric.copies)
+        start = int(np.searchsorted(position, metric.copies[first]))
+        position[start] = first
+        self.position, self.start = position, start
+        self.size = len(position)
+        self.rows, self.own = metric.rows[position], metric.own[position]
+        # How far D is from exact: spread_x · reach_p + floor_p.
+        unit = float(np.finfo(self.rows.dtype).eps) / 2
+        rounding = product_rounding(self.rows.shape[1])
+        one, other = (norms[position] for norms in metric.norms)
+        self.spread = np.stack([one, other, abs(self.own)], axis=1)
+        self.spread *= rounding * np.array([metric.weight * unit / 2, metric.weight * unit / 2, 2.0**-53])
+        self.reach = np.stack([other, one, np.ones(self.size)], axis=1)
+        self.floor = rounding * 2.0**-53 * abs(self.own) + _TINY
+        # Of the distance to the nearest pick: bounds; the exact one to the nearest of the first ``seen`` picks.
+        self.low, self.high, self.exact = (np.full(self.size, np.inf) for _ in range(3))
+        self.seen = np.zeros(self.size, dtype=np.int64)
+
+    @property
+    def taken(self) -> int:
+        """How many are picked."""
+        return len(self.position) - self.size
+
+    def pick(self) -> int:
+        """Take the farthest sample out; its position."""
+        row = self._farthest() if self.taken else self.start
+        self._put_last(row)
+        self._update()
+        return int(self.position[self.size])
+
+    def _farthest(self) -> int:
+        """Row of the greatest distance to its nearest pick, of the lowest position among equals."""
+        near = np.flatnonzero(self.high[: self.size] >= self.low[: self.size].max())
+        if len(near) == 1:
+            return int(near[0])
+        self._look(near)
+        exact = self.exact[near]
+        equal = near[exact >= exact.max() * (1 - _TIE)]
+        return int(equal[self.position[equal].argmin()])
+
+    def _put_last(self, row: int) -> None:
+        """Let this row and the last of those that are left change places, and count it to the picks."""
+        self.size -= 1
+        pair, other = [row, self.size], [self.size, row]
+        for array in (self.position, self.own, self.spread, self.reach, self.floor):
+            array[pair] = array[other]
+        for array in (self.rows, self.low, self.high, self.exact, self.seen):
+            array[pair] = array[other]
+
+    def _update(self) -> None:
+        """The bounds after the pick that is the first behind those that are left."""
+        left, pick = slice(0, self.size), self.size
+        product = self.rows[left] @ self.metric.turned(self.rows[pick])
+        product *= self.metric.weight
+        distance = self.own[left] + self.own[pick]
+        distance -= product
+        error = self.spread[left] @ self.reach[pick]
+        error += self.floor[pick]
+        np.minimum(self.low[left], distance - error, out=self.low[left])
+        distance += error
+        np.minimum(self.high[left], distance, out=self.high[left])
+
+    def _look(self, rows: IntArray) -> None:
+        """Bring the exact distances of these rows up to date, and so their bounds."""
+        seen = self.seen[rows]
+        for count in np.unique(seen):
+            new = slice(self.size, len(self.position) - int(count))
+            for part in _chunks(rows[seen == count], new.stop - new.start):
+                self._look_at(part, new)
+        self.seen[rows] = self.taken
+        self.low[rows] = self.exact[rows] * (1 - _TIE)
+        self.high[rows] = self.exact[rows] * (1 + _TIE)
+
+    def _look_at(self, rows: IntArray, picks: slice) -> None:
+        """The exact distances of these rows to those of the picks that may be nearer than all before."""
+        distance = self.own[rows, None] + self.own[picks]
+        distance -= self.metric.weight * (self.metric.turned(self.rows[rows]) @ self.rows[picks].T)
+        distance -= self.spread[rows] @ self.reach[picks].T + self.floor[picks]
+        row, pick = np.nonzero(distance <= self.high[rows, None])
+        exact = self.metric.exact(self.position[rows[row]], self.position[picks][pick])
+        np.minimum.at(self.exact, rows[row], exact)
+
+
+def farthest_on_device(distances: Distances, first: int, count: int, budget: int) -> Tensor:
+    """As :func:`farthest_first`, on the device of the distances and without waiting for it.
+
+    Args:
+        distances: 0 to the copies of a sample.
+        first: position of the first pick.
+        count: n.
+        budget: how many; n at most.
+
+    Returns:
+        int64 ``[budget]`` on the device.
+    """
+    nearest = torch.full_like(distances(torch.tensor([first])), torch.inf)
+    picks = torch.zeros(min(budget, count), dtype=torch.int64, device=nearest.device)
+    picks[:1] = first
+    for turn in range(len(picks)):
+        if turn:
+            picks[turn : turn + 1] = first_highest(nearest, relative=_TIE)
+        pick = picks[turn : turn + 1]
+        nearest = torch.minimum(nearest, distances(pick)).index_fill_(0, pick, -torch.inf)
+    return picks
+
+
+def _chunks(rows: IntArray, width: int) -> Iterator[IntArray]:
+    """The rows in parts whose blocks are not too large."""
+    step = block_rows(width)
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]

@@ -1,4 +1,4 @@
-"""Greedy maximisation of gains that change with the similarity to what was picked, at the price of half a matrix product a pick.
+"""Greedy maximisation of gains that change with the similarity to the picks, at the price of half a matrix product a pick.
 
 The similarity is the inner product of outer products, ``K(x, p) = <left_x, left_p> <right_x, right_p>``: features (left is 1)
 and implicit gradients alike, so nothing of size n² or C·d per sample is ever built.
