@@ -26,7 +26,9 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The end of such an error: ``did you mean 'graphcut'?``, or all valid names if none is near."""
     choices = sorted(valid)
-    near = difflib.get_close_matches(name.lower(), choices, n=3, cutoff=0.5)
-    if near:
+    alike = {one: difflib.SequenceMatcher(a=one, b=name.lower()).ratio() for one in choices}
+    best = max(alike.values(), default=0.0)
+    near = sorted((one for one in choices if alike[one] > best - 0.15), key=lambda one: -alike[one])[:3]
+    if best >= 0.5:
         return f"did you mean {' or '.join(repr(one) for one in near)}?"
     return f"choose one of {', '.join(choices) or '(none registered)'}"

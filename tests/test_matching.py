@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def test_the_more_picks_the_better_the_match() -> None:
         return float(apart @ apart + 0.5 * found.weights @ found.weights)
 
     errors = [error(budget) for budget in range(1, 51)]
-    assert all(later <= before * (1 + 1e-9) for before, later in zip(errors, errors[1:], strict=False))
+    assert all(later <= before * (1 + 1e-9) for before, later in itertools.pairwise(errors))
     assert errors[9] < errors[0] / 5
 
 
