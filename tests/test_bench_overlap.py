@@ -45,6 +45,20 @@ def test_shares_are_means_over_seeds(folder: Path) -> None:
     assert found.suspicious == [("graphcut", "graphcut:eq7", 1.0)]
 
 
+def test_a_method_that_kept_even_counts_is_not_pointed_out(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        (tmp_path / "selections").mkdir()
+        for cell in plan(DIGITS, ["graphcut"], aipc=[1], seeds=1, allocators=["adaptive"]):
+            start = 20 if cell.method == "random" else 0
+            selection = Selection(np.arange(start, start + 10), np.ones(10, np.int64), None, {})
+            selection.save(tmp_path / "selections" / f"{cell.key}.npz")
+            store.add_cell(cell, {})
+    (found,) = overlaps(tmp_path)
+    assert found.names == ("random", "graphcut", "graphcut + adaptive")
+    assert found.shares[1].tolist() == [0.0, 1.0, 1.0]
+    assert found.suspicious == []
+
+
 def test_the_command_prints_them_and_points_out_what_is_the_same(folder: Path) -> None:
     told = CliRunner().invoke(cli, ["list", "overlap", "--results", str(folder)])
     assert told.exit_code == 0, told.output

@@ -14,6 +14,7 @@ from dqas_plugin.bench.grid import Cell, hashed
 from dqas_plugin.bench.store import Store
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import UserError
+from dqas_plugin.plugins import plugins
 from dqas_plugin.selection import Selection
 
 SUSPICIOUS = 0.95
@@ -29,7 +30,8 @@ class Overlap:
         label: the budget as the user gave it.
         images: the budget.
         seeds: how many, averaged over.
-        names: of the methods, with ``+ adaptive`` and the like.
+        names: of the methods, with ``+ adaptive`` and the like; in the order of the registry, even counts first.
+        methods: the method behind each name.
         shares: float64 ``[M, M]``: images in both selections of a seed over the budget; NaN where they have no seed in common.
         chance: what two random selections would have in common: budget over dataset.
     """
@@ -39,14 +41,16 @@ class Overlap:
     images: int
     seeds: int
     names: tuple[str, ...]
+    methods: tuple[str, ...]
     shares: FloatArray
     chance: float
 
     @property
     def suspicious(self) -> list[tuple[str, str, float]]:
-        """Pairs of methods that pick (nearly) the same images, and their share."""
+        """Pairs of different methods that pick (nearly) the same images, and their share."""
         pairs = itertools.combinations(range(len(self.names)), 2)
-        return [(self.names[i], self.names[j], float(self.shares[i, j])) for i, j in pairs if self.shares[i, j] >= SUSPICIOUS]
+        alike = [(i, j) for i, j in pairs if self.shares[i, j] >= SUSPICIOUS and self.methods[i] != self.methods[j]]
+        return [(self.names[i], self.names[j], float(self.shares[i, j])) for i, j in alike]
 
 
 def overlaps(folder: Path | str) -> list[Overlap]:
@@ -80,19 +84,31 @@ def _name(cell: Cell) -> str:
     return f"{cell.method}{options}{features}" + (f" + {cell.variant}" if cell.variant else "")
 
 
+def _place(cell: Cell) -> tuple[int, str, bool, str]:
+    """Where a cell stands among the others."""
+    known = list(plugins().selectors)
+    head = cell.method.partition(":")[0]
+    return known.index(head) if head in known else len(known), cell.method, bool(cell.variant), cell.variant
+
+
 def _overlap(members: list[tuple[Cell, IntArray]]) -> Overlap:
+    members = sorted(members, key=lambda one: _place(one[0]))
     cell = members[0][0]
     chosen: dict[str, dict[int, IntArray]] = {}
+    methods: dict[str, str] = {}
     for one, indices in members:
         chosen.setdefault(_name(one), {})[one.seed] = indices
+        methods[_name(one)] = one.method
     names = tuple(chosen)
     shares = np.full((len(names), len(names)), np.nan)
     for (i, first), (j, second) in itertools.product(enumerate(names), repeat=2):
         values = list(_shares(chosen[first], chosen[second]))
         if values:
             shares[i, j] = np.mean(values)
+    chance = cell.budget / cell.dataset.images
     seeds = {one.seed for one, _ in members}
-    return Overlap(cell.dataset.name, cell.label, cell.budget, len(seeds), names, shares, cell.budget / cell.dataset.images)
+    told = (cell.dataset.name, cell.label, cell.budget, len(seeds))
+    return Overlap(*told, names, tuple(methods.values()), shares, chance)
 
 
 def _shares(first: dict[int, IntArray], second: dict[int, IntArray]) -> Iterator[float]:
