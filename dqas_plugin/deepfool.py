@@ -100,7 +100,8 @@ class _Walk:
 
     def _logits(self, pixels: Tensor) -> Tensor:
         with autocast(self.precision, pixels.device):
-            return self.network(pixels).float()  # type: ignore[no-any-return]
+            logits: Tensor = self.network(pixels)
+        return logits.float()
 
     def _classes(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The predicted class, int64 ``[B]``, and the others that are looked at, ascending, int64 ``[B, K]``."""
@@ -132,4 +133,5 @@ class _Walk:
 
 def _length(values: Tensor) -> Tensor:
     """Length of each image's part, float64 ``[B]``: in float32 a small one would be lost."""
-    return torch.linalg.vector_norm(values, dim=(1, 2, 3), dtype=torch.float64)
+    lengths: Tensor = torch.linalg.vector_norm(values, dim=(1, 2, 3), dtype=torch.float64)
+    return lengths

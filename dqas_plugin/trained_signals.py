@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +23,11 @@ from torch import Tensor
 
 from dqas_plugin.cache_entry import ArrayFile, cached_entry, map_array
 from dqas_plugin.data import ImageDataset, IntArray
+from dqas_plugin.deepfool import MAX_ITERATIONS, perturbations
 from dqas_plugin.errors import DqasError, UserError
+from dqas_plugin.extractors import Extractor, resolve
+from dqas_plugin.gradients import residuals_of
+from dqas_plugin.models import Network
 from dqas_plugin.paths import cache_folder
 from dqas_plugin.precision import Build, resolve_device
 from dqas_plugin.recipes import Recipe
@@ -29,7 +35,8 @@ from dqas_plugin.seeding import derive
 from dqas_plugin.signals import Signals
 from dqas_plugin.training import EpochReport, TrainingResult, outputs, train
 
-_FORMAT = 2  # of the cache entries; a new number makes all old ones stale
+_FORMAT = 3  # of the cache entries; a new number makes all old ones stale
+_ROWS = 4096  # samples whose course is worked out at once
 OnEpoch = Callable[[EpochReport], None]
 
 
@@ -66,9 +73,10 @@ def compute_signals(
         device: where to train.
         trained_on: int64 dataset indices to train on, without a record of the course; None: all, briefly.
         on_epoch: told of the progress, if there is a training.
-        needs: which signals are wanted besides; ``perturbations`` are computed only if they are among them.
+        needs: which signals are read: ``perturbations`` are computed only if they are among them.
         repeat: how many trainings; the second and later ones go to ``Signals.runs``.
-        features: ``proxy``, or an extractor (``timm:NAME``), whose features stand for the proxy's if ``needs`` has them.
+        features: ``proxy``, or an extractor (``timm:NAME``), whose features stand for the proxy's if ``needs`` has them (or
+            says nothing). The runs keep those of their own networks.
 
     Raises:
         UserError: for an empty dataset, a name that means nothing, or a cache that cannot be written.
@@ -77,11 +85,14 @@ def compute_signals(
     if repeat < 1:
         raise UserError(f"signals come from at least one training, not {repeat}: set repeat to 1 or more")
     proxy = _Proxy(data, model, build, recipe, resolve_device(device), trained_on, on_epoch)
+    other = None if features == "proxy" or (needs and "features" not in needs) else resolve(features)
+    extracted = None if other is None else _extracted(data, other, proxy.device)  # first: what is mistaken shows at once
     found = proxy.signals(seed)
+    if extracted is not None:
+        values, seconds = extracted
+        found = replace(found, features=values, head_inputs=found.features, proxy=_later(found, seconds))
     if "perturbations" in needs:
         found = proxy.perturbed(found, seed)
-    if features != "proxy" and "features" in needs:
-        found = _extracted(found, data, features, proxy.device)
     if repeat == 1:
         return found
     runs = tuple(proxy.signals(derive(seed, "repeat", number)) for number in range(1, repeat))
@@ -122,7 +133,10 @@ class _Proxy:
             trained = data if trained_on is None else data.subset(trained_on)
             own = derive(seed, "proxy")
             result = train(self.build, trained, self.recipe, own, device=self.device, on_epoch=self.on_epoch, record=course)
-            torch.save(result.network.state_dict(), folder / "network.pt")
+            with (folder / "network.pt").open("wb") as file:  # a file of ours: a full disk is then an OSError
+                torch.save(result.network.state_dict(), file)
+                file.flush()
+                os.fsync(file.fileno())  # as ArrayFile does
             if course is not None:
                 course.write(folder)
             return _write_outputs(folder, result, data, trained_on)
@@ -134,44 +148,55 @@ class _Proxy:
             found = Signals(data.labels, data.num_classes, features, logits, data.images, proxy=meta["proxy"])
             if trained_on is not None:
                 return found
-            return replace(found, margins=map_array(folder / "margins.npy"), errors=map_array(folder / "errors.npy"))
+            margins, errors = map_array(folder / "margins.npy"), map_array(folder / "errors.npy")
+            if margins.shape != errors.shape or len(margins) != len(data) or margins.ndim != 2:
+                raise ValueError("a course of other samples than the dataset's")
+            return replace(found, margins=margins, errors=errors)
 
         return cached_entry(self.entry(seed), f"the signals of {data.name}", fill, read)
 
+    def network(self, seed: int) -> Network:
+        """The trained network, once its signals are there."""
+        path = self.entry(seed) / "network.pt"
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and forgotten
+            network = self.build(self.data.image_shape, self.data.num_classes)
+        try:
+            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+            raise UserError(f"the trained network {path} cannot be read back: delete its folder to train it again") from error
+        network.to(memory_format=torch.channels_last)
+        return network.eval()
+
     def perturbed(self, found: Signals, seed: int) -> Signals:
         """The signals with DeepFool's perturbations under the trained network."""
-        from dqas_plugin.deepfool import perturbations
 
         def compute(folder: Path) -> None:
-            network = self.build(self.data.image_shape, self.data.num_classes)
-            network.load_state_dict(torch.load(self.entry(seed) / "network.pt", map_location="cpu", weights_only=True))
-            lengths = perturbations(network, self.data.images, device=self.device)
+            lengths = perturbations(self.network(seed), self.data.images, device=self.device)
             with ArrayFile(folder / "values.npy", tuple(lengths.shape), np.float32) as file:
                 file.write(lengths.numpy())
 
-        entry = cache_folder("perturbations") / self.entry(seed).name
-        lengths, seconds = _timed_entry(entry, f"the perturbations of {self.data.name}", compute)
+        entry = cache_folder("perturbations") / _digest([_FORMAT, self.entry(seed).name, MAX_ITERATIONS])
+        lengths, seconds = _timed_entry(entry, f"the perturbations of {self.data.name}", len(self.data), compute)
         return replace(found, perturbations=lengths, proxy=_later(found, seconds))
 
 
-def _extracted(found: Signals, data: ImageDataset, name: str, device: torch.device) -> Signals:
-    """The signals with the features of another network; the proxy's are still what its last layer sees."""
-    from dqas_plugin.extractors import resolve
-
-    extractor = resolve(name)
+def _extracted(data: ImageDataset, extractor: Extractor, device: torch.device) -> tuple[Tensor, float]:
+    """The features of another network, float32 ``[N, d]``, and how long they took."""
 
     def compute(folder: Path) -> None:
         with ArrayFile(folder / "values.npy", (len(data), extractor.width), np.float32) as file:
             for block in extractor.features(data, device=device):
+                if not block.isfinite().all():
+                    raise UserError(f"timm:{extractor.name} makes numbers of {data.name} that are not finite: choose another")
                 file.write(block.numpy())
 
     described = [_FORMAT, data.fingerprint, extractor.identity, device.type, str(torch.__version__)]
-    features, seconds = _timed_entry(cache_folder("features") / _digest(described), f"the features of {data.name}", compute)
-    return replace(found, features=features, head_inputs=found.features, proxy=_later(found, seconds))
+    entry = cache_folder("features") / _digest(described)
+    return _timed_entry(entry, f"the features of {data.name}", len(data), compute)
 
 
-def _timed_entry(entry: Path, name: str, compute: Callable[[Path], None]) -> tuple[Tensor, float]:
-    """The array ``values.npy`` that ``compute`` writes into its folder, from the cache if it is there, and its seconds."""
+def _timed_entry(entry: Path, name: str, count: int, compute: Callable[[Path], None]) -> tuple[Tensor, float]:
+    """The ``count`` rows that ``compute`` writes to ``values.npy`` in its folder, from the cache if there, and its seconds."""
 
     def fill(folder: Path) -> dict[str, Any]:
         started = time.perf_counter()
@@ -179,7 +204,10 @@ def _timed_entry(entry: Path, name: str, compute: Callable[[Path], None]) -> tup
         return {"seconds": time.perf_counter() - started}
 
     def read(folder: Path, meta: dict[str, Any]) -> tuple[Tensor, float]:
-        return map_array(folder / "values.npy"), float(meta["seconds"])
+        values = map_array(folder / "values.npy")
+        if len(values) != count:
+            raise ValueError("values of other samples than the dataset's")
+        return values, float(meta["seconds"])
 
     return cached_entry(entry, name, fill, read)
 
@@ -190,25 +218,33 @@ def _later(found: Signals, seconds: float) -> dict[str, Any]:
 
 
 class _Course:
-    """Keeps the margin and the error of every sample in every whole epoch: float32 ``[N, E]`` each."""
+    """Keeps the margin and the error of every sample in every epoch: float32 ``[N, E]`` each."""
 
     def __init__(self, data: ImageDataset, recipe: Recipe) -> None:
-        self.labels, self.batches = data.labels, recipe.batches(len(data))
-        self.margins = torch.zeros(len(data), max(1, recipe.steps(len(data)) // self.batches))
+        self.labels = data.labels
+        self.margins = torch.zeros(len(data), recipe.steps(len(data)) // recipe.batches(len(data)))
         self.errors = torch.zeros_like(self.margins)
-        self.step = 0
+        self.seen = 0  # samples worked out; each comes once in an epoch
+        self.waiting: list[tuple[Tensor, Tensor]] = []
+        self.rows = 0  # among those waiting
 
-    def __call__(self, places: Tensor, logits: Tensor) -> None:
-        """Note one batch (see :data:`dqas_plugin.training.Record`)."""
-        epoch = self.step // self.batches
-        self.step += 1
-        if epoch >= self.margins.shape[1]:  # the beginning of an epoch that does not end
-            return
-        label = self.labels[places, None].to(logits.device)
-        own, others = logits.gather(1, label), logits.scatter(1, label, -torch.inf)
-        residuals = logits.softmax(dim=1).scatter_add(1, label, -torch.ones_like(own))
-        self.margins[places, epoch] = (own.squeeze(1) - others.amax(dim=1)).cpu()
-        self.errors[places, epoch] = residuals.norm(dim=1).cpu()
+    def __call__(self, positions: Tensor, logits: Tensor) -> None:
+        """Note one batch (see :func:`dqas_plugin.training.train`), to be worked out with its neighbours: that costs less."""
+        self.waiting.append((positions, logits))
+        self.rows += len(positions)
+        if self.rows >= _ROWS or (self.seen + self.rows) % len(self.labels) == 0:  # not across the end of an epoch
+            self._work_out()
+
+    def _work_out(self) -> None:
+        positions, logits = (torch.cat(parts) for parts in zip(*self.waiting, strict=True))
+        epoch = self.seen // len(self.labels)
+        self.seen += self.rows
+        self.waiting, self.rows = [], 0
+        label = self.labels[positions].to(logits.device)
+        others = logits.scatter(1, label[:, None], -torch.inf).amax(dim=1)
+        margins = logits.gather(1, label[:, None]).squeeze(1) - others
+        self.margins[positions, epoch] = margins.clamp_max(torch.finfo(margins.dtype).max).cpu()  # a single class has no other
+        self.errors[positions, epoch] = residuals_of(logits, label).norm(dim=1).float().cpu()
 
     def write(self, folder: Path) -> None:
         """Write ``margins.npy`` and ``errors.npy``."""

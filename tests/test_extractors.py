@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from dqas_plugin import select
 from dqas_plugin.data import ImageDataset
 from dqas_plugin.errors import UserError
-from dqas_plugin.extractors import Extractor, resolve
+from dqas_plugin.extractors import Extractor, extract, resolve
 from dqas_plugin.models import convnet3_small
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.trained_signals import compute_signals
@@ -44,7 +44,7 @@ def weights(reference: Any, tmp_path: Path) -> Path:
 
 
 def features(text: str, data: ImageDataset) -> torch.Tensor:
-    return torch.cat(list(resolve(text).features(data)))
+    return torch.cat(list(extract(text, data)))
 
 
 def test_they_are_what_timm_gives(reference: Any, weights: Path) -> None:
@@ -58,6 +58,10 @@ def test_they_are_what_timm_gives(reference: Any, weights: Path) -> None:
     found = features(f"timm:{NAME}@{weights}", data)
     assert torch.allclose(found, expected, atol=1e-5)
     assert resolve(f"timm:{NAME}@{weights}").width == found.shape[1]
+    parts = list(extract(f"timm:{NAME}@{weights}", data, batch=5))
+    assert [len(one) for one in parts] == [5, 5, 2]
+    assert torch.allclose(torch.cat(parts), found, atol=1e-5)
+    assert (found.dtype, found.requires_grad) == (torch.float32, False)
 
 
 def test_grey_images_have_features_too(weights: Path) -> None:
@@ -72,6 +76,30 @@ def test_files_of_other_forms(reference: Any, weights: Path, tmp_path: Path) -> 
     expected = features(f"timm:{NAME}@{weights}", dataset())
     for file in ("wrapped.pth", "safe.safetensors"):
         assert torch.equal(features(f"timm:{NAME}@{tmp_path / file}", dataset()), expected)
+
+
+def test_the_last_layer_may_be_for_other_classes_or_missing(reference: Any, weights: Path, tmp_path: Path) -> None:
+    state = {key: one for key, one in reference.state_dict().items() if not key.startswith("fc.")}
+    torch.save(state, tmp_path / "headless.pt")
+    torch.save({"model": {**state, "fc.weight": torch.zeros(7, 96), "fc.bias": torch.zeros(7)}}, tmp_path / "seven.pt")
+    expected = features(f"timm:{NAME}@{weights}", dataset())
+    for file in ("headless.pt", "seven.pt"):
+        assert torch.equal(features(f"timm:{NAME}@{tmp_path / file}", dataset()), expected)
+    del state["conv1.0.weight"]
+    torch.save(state, tmp_path / "incomplete.pt")
+    with pytest.raises(UserError, match="does not hold the weights"):
+        features(f"timm:{NAME}@{tmp_path / 'incomplete.pt'}", dataset())
+
+
+def test_random_weights_on_the_way_leave_the_generator_alone(weights: Path) -> None:
+    before = torch.get_rng_state()
+    features(f"timm:{NAME}@{weights}", dataset())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_images_of_other_channels_are_refused(weights: Path) -> None:
+    with pytest.raises(UserError, match="not 4 channels"):
+        features(f"timm:{NAME}@{weights}", dataset(channels=4))
 
 
 class Hostile:
@@ -114,6 +142,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         ("timm:resnet18@", "write proxy"),
         ("timm:resnet19", "did you mean"),
         ("timm:resnet18@nowhere.pt", "no file nowhere.pt"),
+        ("timm:resnet18.a1_in2k", "unknown weights of timm:resnet18 'a1_in2k': did you mean 'a1_in1k'"),
     ],
 )
 def test_a_wrong_name_is_answered(text: str, said: str) -> None:
@@ -140,6 +169,22 @@ def test_signals_take_them_for_geometry_and_keep_the_proxys_for_gradients(weight
     assert found.proxy["seconds"] > plain.proxy["seconds"]
     unread = compute_signals(data, "small", convnet3_small, RECIPE, 0, needs=frozenset({"logits"}), features=name)
     assert torch.equal(unread.features, plain.features)  # type: ignore[arg-type]
+
+
+def test_a_mistake_shows_before_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("dqas_plugin.trained_signals.train", None)
+    (tmp_path / "empty.pt").write_bytes(b"")
+    for name, said in (("timm:resnet19", "did you mean"), (f"timm:{NAME}@{tmp_path / 'empty.pt'}", "cannot be read")):
+        with pytest.raises(UserError, match=said):
+            compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, features=name)
+
+
+def test_numbers_that_are_not_finite_are_not_kept(reference: Any, tmp_path: Path, own_cache: Path) -> None:
+    state = {key: one * torch.nan if key == "conv1.0.weight" else one for key, one in reference.state_dict().items()}
+    torch.save(state, tmp_path / "broken.pt")
+    with pytest.raises(UserError, match="not finite"):
+        compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, features=f"timm:{NAME}@{tmp_path / 'broken.pt'}")
+    assert list(own_cache.glob("features/*/values.npy")) == []
 
 
 def test_they_are_computed_once_for_the_same_weights(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

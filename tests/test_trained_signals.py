@@ -15,11 +15,14 @@ import torch
 
 from dqas_plugin import trained_signals as module
 from dqas_plugin.data import ImageDataset
+from dqas_plugin.deepfool import perturbations
 from dqas_plugin.errors import DqasError, UserError
 from dqas_plugin.models import Network, convnet3_small
 from dqas_plugin.recipes import Recipe
+from dqas_plugin.seeding import derive
+from dqas_plugin.signals import Signals
 from dqas_plugin.trained_signals import compute_signals
-from dqas_plugin.training import EpochReport, outputs
+from dqas_plugin.training import EpochReport, outputs, train
 
 RECIPE = Recipe("tiny", iterations=6, batch=16, lr=0.05, precision="fp32", proxy_epochs=2)
 
@@ -116,7 +119,9 @@ class TestComputed:
         found.features.fill_(7)
         assert path.read_bytes() == before
 
-    @pytest.mark.parametrize("damage", ["features.npy", "logits.npy", "meta.json", "pickle", "shape"])
+    @pytest.mark.parametrize(
+        "damage", ["features.npy", "logits.npy", "margins.npy", "network.pt", "meta.json", "pickle", "shape"]
+    )
     def test_a_damaged_entry_is_computed_again(self, own_cache: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
         build = Counting()
         first = compute_signals(dataset(), "small", build, RECIPE, 0)
@@ -172,3 +177,138 @@ class TestComputed:
     def test_a_device_that_is_not_there(self) -> None:
         with pytest.raises(UserError, match="cuda:99"):
             compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, device="cuda:99")
+
+
+class TestCourse:
+    @pytest.mark.parametrize("rows", [1, 20, 4096])
+    def test_it_is_margin_and_error_of_what_was_said_in_training(self, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+        """Three batches of an epoch, one or several worked out at once, against each sample's own logits in float64."""
+        monkeypatch.setattr(module, "_ROWS", rows)
+        data, steps = dataset(), list[tuple[Any, Any]]()
+        found = compute_signals(data, "small", convnet3_small, RECIPE, 3)
+        train(
+            convnet3_small,
+            data,
+            RECIPE.for_proxy(),
+            derive(3, "proxy"),
+            record=lambda positions, logits: steps.append((positions.tolist(), logits.double().numpy().copy())),
+        )
+        assert len(steps) == 6
+        margins, errors = (np.full((36, 2), np.nan) for _ in range(2))
+        for step, (positions, logits) in enumerate(steps):
+            for position, row in zip(positions, logits, strict=True):
+                label = int(data.labels[position])
+                wide = np.exp(row - row.max())
+                margins[position, step // 3] = row[label] - np.delete(row, label).max()
+                errors[position, step // 3] = np.linalg.norm(wide / wide.sum() - np.eye(4)[label])
+        assert found.margins is not None
+        assert found.errors is not None
+        assert found.margins.dtype == found.errors.dtype == torch.float32
+        np.testing.assert_allclose(found.margins.numpy(), margins, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found.errors.numpy(), errors, rtol=1e-6)
+        again = compute_signals(data, "small", convnet3_small, RECIPE, 3)
+        assert again.margins is not None
+        assert torch.equal(again.margins, found.margins)
+
+    def test_none_of_a_training_on_some(self) -> None:
+        found = compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, trained_on=np.arange(20))
+        assert (found.margins, found.errors) == (None, None)
+
+    def test_methods_read_it(self) -> None:
+        found = compute_signals(dataset(), "small", convnet3_small, RECIPE, 0)
+        assert found.view(1).margins.shape == found.view(1).errors.shape == (9, 2)
+
+    def test_a_single_class_has_finite_margins(self) -> None:
+        found = compute_signals(dataset(counts=(20,)), "small", convnet3_small, RECIPE, 0)
+        assert found.margins is not None
+        assert found.margins.isfinite().all()
+
+
+NEEDS = frozenset({"perturbations"})
+
+
+class TestPerturbations:
+    def test_they_are_deepfools_of_the_trained_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        data, networks = dataset(), list[Network]()
+
+        def spy(*arguments: Any, **options: Any) -> Any:
+            networks.append((result := train(*arguments, **options)).network)
+            return result
+
+        monkeypatch.setattr(module, "train", spy)
+        found = compute_signals(data, "small", convnet3_small, RECIPE, 0, needs=NEEDS)
+        assert found.perturbations is not None
+        assert torch.equal(found.perturbations, perturbations(networks[0], data.images))
+        assert len(networks) == 1
+
+    def test_only_when_needed_and_only_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        data, build, counted = dataset(), Counting(), list[int]()
+
+        def count(network: Network, images: torch.Tensor, **options: Any) -> torch.Tensor:
+            counted.append(len(images))
+            return perturbations(network, images, **options)
+
+        monkeypatch.setattr(module, "perturbations", count)
+        plain = compute_signals(data, "small", build, RECIPE, 0, needs=frozenset({"features", "dynamics"}))
+        assert plain.perturbations is None
+        assert counted == []
+        torch.manual_seed(5)
+        before = torch.get_rng_state()
+        first = compute_signals(data, "small", build, RECIPE, 0, needs=NEEDS)
+        assert torch.equal(torch.get_rng_state(), before)  # the network is built again, the training is not made again
+        again = compute_signals(data, "small", build, RECIPE, 0, needs=NEEDS)
+        other = compute_signals(data, "small", build, RECIPE, 1, needs=NEEDS)
+        assert counted == [36, 36]
+        assert first.proxy["seconds"] == again.proxy["seconds"] > plain.proxy["seconds"]
+        assert torch.equal(first.perturbations, again.perturbations)  # type: ignore[arg-type]
+        assert not torch.equal(first.perturbations, other.perturbations)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 cut off"])
+    def test_a_network_that_cannot_be_read_is_named(self, own_cache: Path, content: bytes) -> None:
+        compute_signals(dataset(), "small", convnet3_small, RECIPE, 0)
+        (path,) = own_cache.glob("signals/*/network.pt")
+        path.write_bytes(content.ljust(path.stat().st_size, b"x"))  # of the right length: only reading it tells
+        with pytest.raises(UserError, match=r"network\.pt cannot be read back: delete its folder"):
+            compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, needs=NEEDS)
+        assert list(own_cache.glob("perturbations/*/values.npy")) == []
+
+    def test_a_damaged_entry_is_computed_again(self, own_cache: Path) -> None:
+        first = compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, needs=NEEDS).perturbations
+        assert first is not None
+        expected = first.clone()
+        (path,) = own_cache.glob("perturbations/*/values.npy")
+        np.save(path, np.zeros(3, np.float32))
+        meta = json.loads((path.parent / "meta.json").read_text())
+        meta["lengths"]["values.npy"] = path.stat().st_size
+        (path.parent / "meta.json").write_text(json.dumps(meta))
+        again = compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, needs=NEEDS).perturbations
+        assert again is not None
+        assert torch.equal(again, expected)
+
+
+class TestRuns:
+    def test_they_are_trainings_with_other_seeds_each_kept_by_itself(self) -> None:
+        data, build = dataset(), Counting()
+        found = compute_signals(data, "small", build, RECIPE, 0, repeat=3)
+        assert (build.built, len(found.runs)) == (3, 2)
+        alone = [compute_signals(data, "small", build, RECIPE, seed) for seed in (0, *(derive(0, "repeat", i) for i in (1, 2)))]
+        assert build.built == 3
+        assert all(same_outputs(one, two) for one, two in zip((found, *found.runs), alone, strict=True))
+        assert not any(same_outputs(found, one) for one in found.runs)
+        assert not same_outputs(*found.runs)
+        assert found.proxy["seconds"] == pytest.approx(sum(one.proxy["seconds"] for one in alone))
+        assert [len(one) for one in found.view(0).runs] == [12] * 3
+        assert len(compute_signals(data, "small", build, RECIPE, 0, repeat=2).runs) == 1
+        assert build.built == 3
+
+    def test_at_least_one(self) -> None:
+        with pytest.raises(UserError, match="at least one training"):
+            compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, repeat=0)
+
+
+def same_outputs(first: Signals, second: Signals) -> bool:
+    assert first.features is not None
+    assert first.logits is not None
+    assert second.features is not None
+    assert second.logits is not None
+    return torch.equal(first.features, second.features) and torch.equal(first.logits, second.logits)

@@ -172,6 +172,46 @@ def test_mirroring_obeys_dataset_and_recipe() -> None:
         assert loss < 0.1 if told else loss > 0.6  # log 2 = 0.69 is not knowing
 
 
+# The record
+
+
+@pytest.mark.parametrize("iterations", [15, 7])
+def test_the_record_is_what_the_network_said_of_each_batch(monkeypatch: pytest.MonkeyPatch, iterations: int) -> None:
+    monkeypatch.setattr(training, "_BLOCK", 64)
+    images = torch.arange(150, dtype=torch.uint8).view(150, 1, 1, 1).expand(150, 1, 4, 4).contiguous()
+    data = ImageDataset(images, (torch.arange(150) >= 120).long(), ("a", "b"), "numbered")
+    said: list[Tensor] = []
+
+    class Speaking(Recorder):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            said.append(logits.detach().clone())
+            return logits
+
+    noted: list[tuple[list[int], Tensor]] = []
+
+    def record(positions: Tensor, logits: Tensor) -> None:
+        assert (positions.dtype, logits.dtype, logits.requires_grad) == (torch.int64, torch.float32, False)
+        noted.append((positions.tolist(), logits.clone()))
+
+    short = dataclasses.replace(SHORT, iterations=iterations, batch=32)
+    network = train(Speaking, data, short, 0, record=record).network
+    assert isinstance(network, Speaking)
+    assert len(noted) == iterations  # seven of them stop within the second epoch
+    assert [positions for positions, _ in noted] == network.seen
+    assert all(torch.equal(logits, whole) for (_, logits), whole in zip(noted, said, strict=True))  # without the prior
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+def test_recording_changes_nothing(kind: str) -> None:
+    data = toy([9, 5, 13])
+    chosen = dataclasses.replace(SHORT, precision=kind)
+    noted: list[Tensor] = []
+    recorded = train(convnet3_small, data, chosen, 0, record=lambda _, logits: noted.append(logits))
+    assert same(train(convnet3_small, data, chosen, 0), recorded)
+    assert all(one.dtype == torch.float32 for one in noted)
+
+
 # Class prior and weights
 
 
