@@ -49,7 +49,7 @@ class Problem:
     @functools.cached_property
     def logits(self) -> Tensor:
         """What the last layer makes of the features, in batches as in DeepCore, whose sums it repeats."""
-        return torch.cat([functional.linear(part, self.weight, self.bias) for part in self.features.split(BATCH)])
+        return torch.cat([functional.linear(part, self.weight, self.bias) for part in torch.split(self.features, BATCH)])
 
     def signals(self) -> Signals:
         """All of it, as the methods read it."""

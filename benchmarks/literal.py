@@ -194,6 +194,23 @@ def herding(view: View, budget: int) -> list[int]:
     return picks
 
 
+def kmeans_prototypes(view: View, budget: int) -> list[int]:
+    """The nearest to one of ten means, by Lloyd's algorithm from samples far from each other."""
+    points = view.features.double().numpy()
+    squares = np.square(points - points[0]).sum(axis=1)
+    centres = [points[0]]
+    for _ in range(9):
+        centres.append(points[squares.argmax()])
+        squares = np.minimum(squares, np.square(points - centres[-1]).sum(axis=1))
+    labels = np.full(len(points), -1)
+    while True:
+        apart = np.stack([np.square(points - one).sum(axis=1) for one in centres])
+        if (apart.argmin(axis=0) == labels).all():
+            return lowest(apart.min(axis=0), budget)
+        labels = apart.argmin(axis=0)
+        centres = [points[labels == one].mean(axis=0) for one in np.unique(labels)]
+
+
 def moderate(view: View, budget: int) -> list[int]:
     """Distances to the mean that are nearest to their median; of two as near the shorter."""
     points = view.features.double().numpy()
@@ -336,6 +353,7 @@ LITERAL: dict[str, Literal] = {
     "k-center": k_center,
     "contextual-diversity": contextual_diversity,
     "herding": herding,
+    "kmeans-prototypes": kmeans_prototypes,
     "moderate": moderate,
     "cal": cal,
     "gradmatch": gradmatch,
@@ -354,6 +372,9 @@ LITERAL: dict[str, Literal] = {
 
 DRAWN: dict[str, Callable[[View], Array]] = {"ccs": strata}
 """What methods that draw at random agree in: so many samples of each of these groups, or one more or less."""
+
+STARTS = {"kmeans-prototypes"}
+"""What depends on where it starts, so that other picks are as right."""
 
 WORTHS: dict[str, Callable[[View], Worth]] = {
     "facility-location": lambda view: coverage(cosines(view)),

@@ -16,6 +16,7 @@ import importlib
 import io
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,13 +159,14 @@ def _network(deepcore: ModuleType) -> Callable[..., nn.Module]:
 
 @contextlib.contextmanager
 def _surroundings() -> Iterator[None]:
-    """The NumPy it was written for, and no prints; the global generators, which it seeds, are put back."""
+    """The NumPy it was written for, no prints and no warnings; the global generators, which it seeds, are put back."""
     states = np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     missing = not hasattr(np, "in1d")
     if missing:
         vars(np)["in1d"] = np.isin
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         if missing:

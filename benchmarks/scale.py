@@ -34,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 from common import chunks, clustered, head, made_up, status
 
+from dqas_plugin.errors import UserError
 from dqas_plugin.signals import Signals
 
 WIDTH, LOGITS, PER_CLASS, SHARE = 512, 1000, 1000, 0.1
@@ -183,15 +184,16 @@ def run(task: Task) -> Measured:
 
 
 def needs_logits(methods: list[str]) -> bool:
+    """Whether any of them reads logits."""
     from dqas_plugin.ranking import as_selector
 
     return any(as_selector(name)[0].needs & {"logits", "gradients"} for name in methods)
 
 
-def grow(methods: list[str], sizes: list[int], folder: Path) -> None:
+def grow(methods: list[str], sizes: list[int], folder: Path, logits: bool) -> None:
     """The table over all sizes."""
     started = time.perf_counter()
-    write_files(folder, sizes, needs_logits(methods))
+    write_files(folder, sizes, logits)
     print(f"{WIDTH} features and {LOGITS} logits, memory-mapped (made in {time.perf_counter() - started:.0f} s); {PER_CLASS} "
           f"samples a class, {SHARE:.0%} of each ranked; {threads()} threads; exponents of seconds between sizes")  # fmt: skip
     heads = "".join(f"{f'{size:,}':>12} s {'peak MB':>8}" for size in sizes)
@@ -249,12 +251,17 @@ def main() -> None:
     options = parser.parse_args()
     default = CIFAR_METHODS if options.cifar else METHODS
     methods = options.methods.split(",") if options.methods else list(default)
+    try:
+        logits = needs_logits(methods)
+    except UserError as error:
+        parser.error(str(error))
     if options.cifar:
         cifar(methods)
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # an exit that removes the files
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, lambda *_: sys.exit("ended"))  # an exit that removes the files
     with tempfile.TemporaryDirectory(prefix="scale-", dir=options.folder) as folder:
-        grow(methods, options.sizes, Path(folder))
+        grow(methods, options.sizes, Path(folder), logits)
 
 
 if __name__ == "__main__":

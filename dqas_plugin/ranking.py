@@ -52,7 +52,7 @@ def rank(
     depths = np.asarray(counts, dtype=np.int64)
     if depths.shape != (signals.num_classes,):
         raise UserError(f"counts must be one number for each of the {signals.num_classes} classes, not {depths.size}")
-    views = [signals.view(label, candidates, seed=seed, max_memory=max_memory) for label in range(signals.num_classes)]
+    views = signals.views(candidates, seed=seed, max_memory=max_memory)
     _check_counts(depths, views)
     needed = check_memory(selector, signals, max(map(len, views)), int(depths.max()), max_memory)
 

@@ -6,7 +6,8 @@ network, once per dataset, model, recipe and seed; ``Signals.from_arrays`` needs
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -133,12 +134,22 @@ class Signals:
             seed: of the ranking.
             max_memory: what a method may take, in bytes.
         """
-        members = self.members(label)
+        return self._views([label], candidates, seed, max_memory)[0]
+
+    def views(self, candidates: npt.ArrayLike | None = None, *, seed: int = 0, max_memory: int = MAX_MEMORY) -> list[View]:
+        """The windows of all classes, see :meth:`view`; they take memory when they are looked through."""
+        return self._views(range(self.num_classes), candidates, seed, max_memory)
+
+    def _views(self, labels: Iterable[int], candidates: npt.ArrayLike | None, seed: int, max_memory: int) -> list[View]:
         if candidates is None:
-            return View(self, members, label, seed=seed, max_memory=max_memory)
+            return [View(self, self.members(label), label, seed=seed, max_memory=max_memory) for label in labels]
         allowed = _mask("candidates", candidates, len(self))
         among = np.flatnonzero(allowed).astype(np.int64)
-        return View(self, members[allowed[members]], label, among, seed=seed, max_memory=max_memory)
+        found = []
+        for label in labels:
+            members = self.members(label)
+            found.append(View(self, members[allowed[members]], label, among, seed=seed, max_memory=max_memory))
+        return found
 
     def subset(self, indices: npt.ArrayLike) -> Signals:
         """The signals of these dataset indices only (copied), in this order; sample i of the result is ``indices[i]`` here."""
@@ -296,13 +307,16 @@ def _present(name: str, values: Tensor | None) -> Tensor:
 
 
 def _tensor(name: str, values: ArrayLike) -> Tensor:
-    """As a tensor, without a copy where torch can share the memory without a warning."""
+    """As a tensor, without a copy where torch can share the memory."""
     if isinstance(values, Tensor):
         return values.detach()
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise UserError(f"{name} must be numbers, not {array.dtype}")
-    return torch.from_numpy(np.require(array.astype(array.dtype.newbyteorder("="), copy=False), requirements=["C", "W"]))
+    plain = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable")  # nothing writes here, and a copy may be large
+        return torch.from_numpy(plain)
 
 
 def _labels(values: ArrayLike) -> Tensor:
@@ -321,9 +335,14 @@ def _floats(name: str, values: ArrayLike | None, count: int) -> Tensor | None:
     if numbers.ndim != (1 if name == "perturbations" else 2) or len(numbers) != count or not numbers.shape[-1]:
         raise UserError(f"{name} must have one row for each of the {count} labels, not the shape {tuple(numbers.shape)}")
     numbers = numbers.float().contiguous()
-    if not all(bool(numbers[at : at + _CHUNK].isfinite().all()) for at in range(0, count, _CHUNK)):
+    if not all(_finite(numbers[at : at + _CHUNK]) for at in range(0, count, _CHUNK)):
         raise UserError(f"{name} must be finite numbers in the range of float32: remove nan and infinity")
     return numbers
+
+
+def _finite(part: Tensor) -> bool:
+    """Whether all numbers are; their extremes tell, at a fraction of the time."""
+    return bool(torch.stack(part.aminmax()).isfinite().all())
 
 
 def _images(values: ArrayLike | None, count: int) -> Tensor | None:

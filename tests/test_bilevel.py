@@ -93,20 +93,15 @@ def test_deepcore_follows_its_definition(seed: int, count: int, batch: int | Non
 @given(
     seed=st.integers(0, 10_000),
     count=st.integers(1, 30),
-    eta=st.sampled_from([0.0, 0.01, 0.1]),
+    eta=st.sampled_from([0.0, 0.001, 0.01]),
     block=st.sampled_from([1, 4, 20]),
 )
 @settings(deadline=None, max_examples=60)
 def test_paper_follows_its_definition(seed: int, count: int, eta: float, block: int) -> None:
     features, logits = problem(seed, count)
     found = glister(view_of(features, logits), count, RNG, eta=eta, block=block, compat="paper").tolist()
-    expected = literal_paper(features, logits, count, eta, block)
-    # Once all fits, softmax leaves the definition no digits: compare while a tenth of them is picked, at least one block.
-    sure = max(block, count // 10)
-    assert found[:sure] == expected[:sure]
-    assert sorted(found) == list(range(count))
-    if eta == 0.0:
-        assert found == expected
+    # Longer steps soon fit the class so well that p - 1 leaves the definition no digits.
+    assert found == literal_paper(features, logits, count, eta, block)
 
 
 def test_the_update_makes_the_difference() -> None:
@@ -153,13 +148,18 @@ def test_residuals_of_a_class_that_fits_beyond_float64() -> None:
 
 
 @pytest.mark.parametrize("compat", ["deepcore", "paper"])
-def test_equal_samples_keep_their_order(compat: str) -> None:
-    features, logits = problem(6, 30, width=33)
-    view = view_of(np.tile(features, (9, 1)), np.tile(logits, (9, 1)))
-    found = glister(view, 270, RNG, compat=compat, eta=0.0, batch=None)
-    assert (found.reshape(30, 9) == found.reshape(30, 9)[:, :1] + 30 * np.arange(9)).all()
-    one_class = view_of(np.ones((5, 2), np.float32), np.zeros((5, 2), np.float32))
-    assert glister(one_class, 5, RNG, compat=compat).tolist() == list(range(5))
+@pytest.mark.parametrize("seed", [3, 4])
+def test_equal_samples_keep_their_order(compat: str, seed: int) -> None:
+    features, logits = problem(seed, 31, width=57, classes=10)
+    view = view_of(np.tile(features, (67, 1)), np.tile(logits, (67, 1)))  # so many rows that products treat some otherwise
+    found = glister(view, 2077, RNG, compat=compat, eta=0.0, batch=None, block=2077)
+    assert (found.reshape(31, 67) == found.reshape(31, 67)[:, :1] + 31 * np.arange(67)).all()
+
+
+@pytest.mark.parametrize("compat", ["deepcore", "paper"])
+def test_samples_that_are_all_the_same_come_in_their_order(compat: str) -> None:
+    view = view_of(np.ones((5, 2), np.float32), np.zeros((5, 2), np.float32))
+    assert glister(view, 5, RNG, compat=compat, block=2).tolist() == list(range(5))
 
 
 def test_products_are_those_of_the_matrix_of_pairs() -> None:

@@ -177,6 +177,36 @@ def test_nonnegative_least_squares_as_scipy(seed: int, count: int, tilt: float) 
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * expected.max(initial=1e-12))
 
 
+@pytest.mark.parametrize(("compat", "width", "budget"), [("deepcore", 40, 150), ("paper", 64, 60)])
+def test_weights_seldom_need_the_slow_way(monkeypatch: pytest.MonkeyPatch, compat: str, width: int, budget: int) -> None:
+    features, logits = problem(1, 300, width=width, classes=6)
+    if compat == "deepcore":
+        expected = literal_deepcore(features, logits, budget, 1, 0.01)
+    else:
+        expected = literal_paper(features, logits, budget, 0.01)
+    assert (expected[1] == 0).sum() > 1
+
+    def slow(*given: Any) -> Any:
+        raise AssertionError(given)
+
+    monkeypatch.setattr(scipy.optimize, "nnls", slow)
+    compare(gradmatch(view_of(features, logits), budget, RNG, batch=1, ridge=0.01, compat=compat), expected)
+
+
+@pytest.mark.parametrize("ridge", [0.5, 1e-3])
+def test_nonnegative_least_squares_where_float64_has_few_digits_to_spare(ridge: float) -> None:
+    draws = np.random.default_rng(0)
+    atoms = np.abs(draws.normal(size=(200, 66)))
+    matrix = atoms @ atoms.T + ridge * np.eye(200)
+    target = matrix @ (draws.normal(size=200) + 1)
+
+    def error(weights: Array) -> float:
+        return float(np.linalg.norm(matrix @ weights - target))
+
+    found = nonnegative_least_squares(matrix, target)
+    assert error(found) == pytest.approx(error(scipy.optimize.nnls(matrix, target)[0]), rel=1e-7)
+
+
 def test_nonnegative_least_squares_of_nothing_to_gain() -> None:
     assert nonnegative_least_squares(np.eye(3), np.array([-1.0, -2.0, -0.5])).tolist() == [0, 0, 0]
     assert nonnegative_least_squares(np.eye(2), np.zeros(2)).tolist() == [0, 0]

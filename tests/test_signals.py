@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,25 @@ class TestFromArrays:
         with pytest.raises(UserError, match=message) as caught:
             Signals.from_arrays(given.pop("features"), given.pop("logits"), given.pop("labels"), **given)
         assert "\n" not in str(caught.value)
+
+
+def test_read_only_memory_maps_are_not_copied(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    np.save(tmp_path / "features.npy", values)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    found = Signals.from_arrays(mapped, None, np.arange(30) % 3)
+    assert found.features is not None
+    assert found.features.data_ptr() == mapped.ctypes.data
+
+
+def test_views_of_all_classes_are_the_views_of_each() -> None:
+    whole = made()
+    for candidates in (None, [3, 5, 6, 20, 21]):
+        for label, view in enumerate(whole.views(candidates, seed=4, max_memory=99)):
+            alone = whole.view(label, candidates)
+            assert view.indices.tolist() == alone.indices.tolist()
+            assert (view.label, view.seed, view.max_memory) == (label, 4, 99)
+            assert view.whole.indices.tolist() == alone.whole.indices.tolist()
 
 
 class TestView:

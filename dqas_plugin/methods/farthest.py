@@ -1,7 +1,7 @@
 """Farthest-first traversal: again and again the sample that is farthest from its nearest pick (Gonzalez 1985).
 
 Each pick costs one matrix-vector product over the samples that are left. The picks are still those of distances computed one by
-one from the differences in float64: the product gives bounds, which mostly leave a single sample; of those that they cannot tell
+one from the differences in float64: the product gives bounds, which mostly leave a single sample; of those they do not tell
 apart the distances are computed again, to the picks that can be their nearest only.
 """
 

@@ -15,7 +15,6 @@ from dqas_plugin.data import IntArray
 from dqas_plugin.methods import ordering
 from dqas_plugin.methods.greedy import best_gains
 from dqas_plugin.methods.greedy_on_device import best_gains_on_device
-from dqas_plugin.methods.neighbours import first_copies
 from dqas_plugin.methods.ordering import Compat
 from dqas_plugin.methods.points import Points, mean_of, squared_distances
 from dqas_plugin.signals import View
@@ -88,7 +87,7 @@ def moderate(view: View, budget: int, rng: np.random.Generator) -> IntArray:
         in the middle of an even number always are), then the one of the lower position.
     """
     features = view.features
-    distances = squared_distances(features, mean_of(features)).sqrt().cpu().numpy()[first_copies(features)]
+    distances = squared_distances(features, mean_of(features)).sqrt().cpu().numpy()
     rising = np.sort(distances)
     lower, upper = rising[(len(rising) - 1) // 2], rising[len(rising) // 2]
     # Twice the distance from the median, in a form whose rounding is the same on both sides.

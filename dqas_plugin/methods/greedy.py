@@ -111,8 +111,7 @@ class _Pool:
         length = self.right.shape[1] + (0 if self.left is None else self.left.shape[1])
         self.rounding = abs(weight) * product_rounding(length) * 2.0**-24
         self.tie = TIE * abs(weight) * len(start)
-        self.slack = self.slack_base = self.tie  # how far from exact the gains are, and were at the start of the bin
-        self.effort = 0  # gains computed again since all of them were
+        self.slack = self.tie  # how far from exact the gains are
 
     def pick(self) -> int:
         """Take the best sample out; its position."""
@@ -137,7 +136,6 @@ class _Pool:
         self.base[:size] = self.gain[:size]
         (total, count), (total_before, count_before) = self.exact, self.exact_base
         self.exact = self.exact_base = (total + total_before) / 2, (count + count_before) / 2
-        self.slack = self.slack_base = (self.slack + self.slack_base) / 2
 
     def _best(self) -> int:
         """Row of the highest gain, in float64, of the lowest position among equals."""
@@ -147,20 +145,11 @@ class _Pool:
         if len(near) == 1:
             return best
         self._settle()
-        self.effort += len(near)
-        if self.effort > self.size:  # rounding has added up: exact gains of all cost no more than what was spent already
-            near = np.arange(self.size)
-        exact = self._exact(self.position[near])
-        if len(near) == self.size:
-            self.gain[: self.size] = exact
-            self.effort, self.slack = 0, self.tie
-        equal = near[exact >= exact.max() - self.tie]
-        return int(equal[self.position[equal].argmin()])
-
-    def _exact(self, positions: IntArray) -> FloatArray:
-        """Gains in float64, when the exact sums are up to date."""
+        rows = self.position[near]
         total, count = self.exact
-        return self.start[positions] + count * self.all_steps[positions] - self.weight * self.factors.sums(total, positions)
+        exact = self.start[rows] + count * self.all_steps[rows] - self.weight * self.factors.sums(total, rows)
+        equal = exact >= exact.max() - self.tie
+        return int(near[equal][rows[equal].argmin()])
 
     def _settle(self) -> None:
         """Bring the exact sums up to date."""

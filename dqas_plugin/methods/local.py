@@ -82,7 +82,7 @@ def divergences(logits: Tensor, neighbours: Tensor, *, symmetric: bool) -> Tenso
 @selector(
     "d2",
     title="D2: difficult ones, and few of a neighbourhood",
-    family="dynamics",
+    family="training dynamics",
     needs={"features", "dynamics"},
     source="Maharana, Yadav, Bansal, ICLR 2024; adymaharana/d2pruning",
     differs="the released program weighs edges by exp(-distance) (squared=False) and drops the hardest beforehand (see ccs)",

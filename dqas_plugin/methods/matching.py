@@ -28,14 +28,15 @@ from dqas_plugin.signals import View
 
 _TIE = 1e-12  # products closer than this share of the highest at the start are equal: rounding of float64
 _RIDGE = 1e-10  # the least ridge, as a share of the longest squared gradient: below it the fit is rounding
-_SIGN = 1e-11  # coefficients and slopes below this share of the largest are 0
-_EXCHANGES = 100  # of block principal pivoting, before the slow way is taken
+_SIGN = 1e-14  # weights below this share of the largest are 0
+_SLOPE = 1e-16  # and slopes: sums that all but cancel, whose rounding is far below that of their terms
+_PATIENCE = 3  # exchanges in a row that do not lower how many weights are wrong, before the slow way is taken
 
 
 def least_bytes(size: Size) -> int:
-    """What matching a class takes: V and the features in float64, and then four matrices over the picks."""
+    """What matching a class takes: V and the features in float64, and then six matrices over the picks."""
     pursuit = size.samples * (size.budget + size.width + 2 * size.classes + 4)
-    return 8 * max(pursuit, 4 * size.budget * size.budget)
+    return 8 * max(pursuit, 6 * size.budget * size.budget)
 
 
 @selector(
@@ -228,7 +229,8 @@ def nonnegative_least_squares(matrix: FloatArray, target: FloatArray) -> FloatAr
     """The ``w`` of at least 0 that minimises ``|matrix w - target|``, as ``scipy.optimize.nnls`` finds it.
 
     Block principal pivoting (Kim and Park, SIAM Journal on Scientific Computing 2011) from all weights free, which here is
-    often the answer already: a handful of factorisations, where the active set of ``nnls`` grows by one weight a step.
+    often the answer already: a handful of factorisations, where the active set of ``nnls`` grows by one weight a step. Where
+    many weights are 0 the exchanges may come to nothing, and ``nnls`` has to find them.
 
     Args:
         matrix: float64 ``[k, k]``, regular.
@@ -248,19 +250,15 @@ class _Pivoting:
 
     def solved(self) -> FloatArray:
         """The weights."""
-        fewest, chances = len(self.target) + 1, 3
-        for _ in range(_EXCHANGES):
+        fewest, waiting = len(self.target) + 1, 0
+        while waiting <= _PATIENCE:
             weights = self._fitted()
             wrong = self._wrong(weights)
             count = int(wrong.sum())
             if not count:
                 return np.maximum(weights, 0.0)
-            if count < fewest:
-                fewest, chances = count, 3
-            elif chances:
-                chances -= 1
-            else:  # one at a time ends for certain
-                wrong[: np.flatnonzero(wrong)[-1]] = False
+            waiting = 0 if count < fewest else waiting + 1
+            fewest = min(fewest, count)
             self.free ^= wrong
         result: FloatArray = scipy.optimize.nnls(self.matrix, self.target)[0]
         return result
@@ -283,7 +281,7 @@ class _Pivoting:
         """Free weights below 0, and weights held at 0 that the error falls with."""
         slopes = self.matrix.T @ (self.matrix @ weights - self.target)
         below = self.free & (weights < -_SIGN * np.abs(weights).max(initial=0.0))
-        result: BoolArray = below | (~self.free & (slopes < -_SIGN * np.abs(self.right).max(initial=0.0)))
+        result: BoolArray = below | (~self.free & (slopes < -_SLOPE * np.abs(self.right).max(initial=0.0)))
         return result
 
 

@@ -59,7 +59,7 @@ def kmeans_prototypes(
     if len(points) > LARGE:
         view.note(f"kmeans-prototypes found the clusters of {len(points):,} images from random parts of them")
     centres = prototypes(points, clusters, int(rng.integers(2**31)))
-    squares = nearest_squares(points, centres)[first_copies(features)]
+    squares = nearest_squares(points, centres)
     return ordering.lowest_first(squares) if keep == "easy" else ordering.highest_first(squares)
 
 
