@@ -147,6 +147,43 @@ def test_many_picks_are_those_of_float64_and_few_distances_are_taken_twice(looke
     assert by_divergence(logits, 9, 1500) == literal_fast(divergences(logits), 9, 1500)
 
 
+def few_directions(draws: np.random.Generator, rest: float) -> Array:
+    """900 samples of 300 features: 12 groups, within them 20 directions, and a ``rest`` in all others."""
+    groups = 3 * draws.normal(size=(12, 300))[draws.integers(0, 12, 900)]
+    within = draws.normal(size=(900, 20)) @ draws.normal(size=(20, 300))
+    return (groups + 0.2 * within + rest * draws.normal(size=(900, 300))).astype(np.float32)
+
+
+@pytest.mark.parametrize("rest", [0.0, 1e-6, 0.1])
+def test_coordinates_spare_products_and_change_no_pick(rest: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    multiplied: list[int] = []
+    bound = farthest._Traversal._bound
+
+    def counted(self: farthest._Traversal, rows: Any) -> None:
+        multiplied.append(self.size if isinstance(rows, slice) else len(rows))
+        bound(self, rows)
+
+    monkeypatch.setattr(farthest._Traversal, "_bound", counted)
+    features = few_directions(np.random.default_rng(7), rest)
+    assert by_distance(features, 2, 900) == literal(squares(features), 2, 900)
+    assert sum(multiplied) < 0.3 * 900 * 900 / 2
+
+
+def test_coordinates_that_say_nothing_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    perhaps = farthest._Traversal._perhaps_nearer
+
+    def counted(self: farthest._Traversal, coarse: Any) -> Any:
+        found = perhaps(self, coarse)
+        asked.append(len(found))
+        return found
+
+    monkeypatch.setattr(farthest._Traversal, "_perhaps_nearer", counted)
+    features = normal(3, 700, 300)  # the same in all directions
+    assert by_distance(features, 2, 300) == literal(squares(features), 2, 300)
+    assert 1 <= len(asked) < 10
+
+
 def test_a_few_samples_far_away_do_not_blur_the_others(looked: list[int]) -> None:
     features = normal(13, 600, 64)
     features[[5, 300]] = [[1e5], [-3e5]]

@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 from sklearn.neighbors import NearestNeighbors
 
 from dqas_plugin.errors import UserError
-from dqas_plugin.methods import neighbours
-from dqas_plugin.methods.neighbours import Nearest, at_least_one, first_copies, nearest, nearest_others
+from dqas_plugin.methods import copies, neighbours
+from dqas_plugin.methods.copies import first_copies
+from dqas_plugin.methods.neighbours import Nearest, at_least_one, nearest, nearest_others
 
 Array = npt.NDArray[Any]
 
@@ -89,6 +90,19 @@ def test_fewer_samples_than_asked_for() -> None:
     assert nearest_others(points, 10).positions.tolist() == [[2, 1], [2, 0], [0, 1]]
     assert nearest_others(points[:1], 10).positions.shape == (1, 0)
     assert nearest_others(points[:0], 10).positions.numel() == 0
+
+
+def test_first_copies_are_those_of_a_plain_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = np.random.default_rng(0)
+    rows = draws.normal(size=(40, 5)).astype(np.float32)[draws.integers(0, 40, 300)]
+    wide = draws.integers(0, 2, (300, 1)).astype(np.float64)
+    both = np.c_[rows, wide]
+    expected = [int((both == one).all(axis=1).argmax()) for one in both]
+    assert first_copies(rows, wide).tolist() == expected
+    assert first_copies(torch.from_numpy(rows), wide.astype(np.int16)).tolist() == expected
+    monkeypatch.setattr(copies, "_hash", lambda words, seed: np.zeros(len(words), dtype=np.uint64))  # all alike
+    assert first_copies(rows, wide).tolist() == expected
+    assert first_copies(rows[:0]).tolist() == []
 
 
 def test_first_copies_look_at_all_arrays() -> None:

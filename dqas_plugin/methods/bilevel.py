@@ -13,7 +13,8 @@ from dqas_plugin.data import IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.gradients import LastLayerGradients, outputs_of
 from dqas_plugin.methods import ordering
-from dqas_plugin.methods.neighbours import at_least_one, first_copies
+from dqas_plugin.methods.copies import first_copies
+from dqas_plugin.methods.neighbours import at_least_one
 from dqas_plugin.methods.ordering import Compat
 from dqas_plugin.signals import View
 

@@ -13,8 +13,9 @@ from dqas_plugin.contracts import selector
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.methods import ordering
+from dqas_plugin.methods.copies import first_copies
 from dqas_plugin.methods.farthest import Distances, Metric, farthest_first, farthest_on_device
-from dqas_plugin.methods.neighbours import block_rows, first_copies
+from dqas_plugin.methods.neighbours import block_rows
 from dqas_plugin.methods.ordering import Compat
 from dqas_plugin.methods.points import mean_of, squared_distances
 from dqas_plugin.signals import View

@@ -20,8 +20,9 @@ from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.gradients import LastLayerGradients, in_chunks, squared_lengths
 from dqas_plugin.methods import ordering
+from dqas_plugin.methods.copies import first_copies
 from dqas_plugin.methods.greedy_coverage import cover, cover_by_neighbours, cover_on_device
-from dqas_plugin.methods.neighbours import BLOCK, at_least_one, block_rows, first_copies
+from dqas_plugin.methods.neighbours import BLOCK, at_least_one, block_rows
 from dqas_plugin.methods.ordering import Compat
 from dqas_plugin.signals import View
 

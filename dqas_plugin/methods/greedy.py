@@ -10,7 +10,6 @@ whose gains its rounding cannot tell apart, mostly a single one, and those are c
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from dqas_plugin.data import FloatArray, IntArray
+from dqas_plugin.methods.copies import first_copies
 
 SingleArray = npt.NDArray[np.float32]
 
@@ -53,13 +53,11 @@ class Factors:
 
     def distinct(self) -> tuple[IntArray, dict[int, list[int]]]:
         """The first row of every set of equal rows; and for each that has equals, the other rows of its set, last first."""
-        seen: dict[bytes, int] = {}
+        copies = first_copies(self.left, self.source)
         twins: dict[int, list[int]] = {}
-        for row, (left, source) in enumerate(zip(self.left, self.source.numpy(), strict=True)):
-            first = seen.setdefault(hashlib.blake2b(left.tobytes() + source.tobytes(), digest_size=16).digest(), row)
-            if first != row:
-                twins.setdefault(first, []).insert(0, row)
-        return np.fromiter(seen.values(), np.int64, len(seen)), twins
+        for row in np.flatnonzero(copies != np.arange(len(copies))).tolist():
+            twins.setdefault(int(copies[row]), []).insert(0, row)
+        return np.unique(copies), twins
 
 
 def best_gains(

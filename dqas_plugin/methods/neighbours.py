@@ -6,7 +6,6 @@ so that order and ties are those of float64 (differences of float32 numbers lose
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from dqas_plugin.data import IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.gradients import in_chunks
+from dqas_plugin.methods.copies import first_copies
 
 BLOCK = 16 * 2**20
 """Bytes of one block of pairs; a handful of them are alive at a time."""
@@ -50,16 +50,6 @@ def at_least_one(name: str, value: int) -> int:
 def block_rows(count: int) -> int:
     """How many rows of ``count`` numbers in float64 make one block."""
     return max(1, BLOCK // (8 * max(1, count)))
-
-
-def first_copies(*arrays: Tensor) -> IntArray:
-    """For every row the position of the first one that is equal in all arrays ``[n, …]``, int64 ``[n]``."""
-    seen: dict[bytes, int] = {}
-    columns = [one.detach().cpu().numpy() for one in arrays]
-    keys = (
-        hashlib.blake2b(b"".join(one.tobytes() for one in row), digest_size=16).digest() for row in zip(*columns, strict=True)
-    )
-    return np.array([seen.setdefault(key, position) for position, key in enumerate(keys)], dtype=np.int64)
 
 
 def nearest(points: Tensor, count: int) -> Nearest:

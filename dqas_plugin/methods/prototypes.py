@@ -11,7 +11,8 @@ from dqas_plugin.contracts import selector
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import unknown_name
 from dqas_plugin.methods import ordering
-from dqas_plugin.methods.neighbours import at_least_one, block_rows, first_copies
+from dqas_plugin.methods.copies import first_copies
+from dqas_plugin.methods.neighbours import at_least_one, block_rows
 from dqas_plugin.methods.points import Points
 from dqas_plugin.signals import View
 
