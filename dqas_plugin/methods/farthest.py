@@ -88,17 +88,21 @@ class _Traversal:
         position[start] = first
         self.position, self.start = position, start
         self.size = len(position)
-        self.rows, self.own = metric.rows[position], metric.own[position]
-        # How far D is from exact: spread_x · reach_p + floor_p.
+        self.rows = metric.rows[position]
+        # All numbers of float64 in one array, so that one assignment moves those of a sample.
+        self.state = np.full((11, self.size), np.inf)
+        self.own, self.floor, self.low, self.high, self.exact = self.state[:5]
+        self.spread, self.reach = self.state[5:8], self.state[8:]
+        self.own[:] = metric.own[position]
+        # How far D is from exact: <spread_x, reach_p> + floor_p.
         unit = float(np.finfo(self.rows.dtype).eps) / 2
         rounding = product_rounding(self.rows.shape[1])
         one, other = (norms[position] for norms in metric.norms)
-        self.spread = np.stack([one, other, abs(self.own)], axis=1)
-        self.spread *= rounding * np.array([metric.weight * unit / 2, metric.weight * unit / 2, 2.0**-53])
-        self.reach = np.stack([other, one, np.ones(self.size)], axis=1)
-        self.floor = rounding * 2.0**-53 * abs(self.own) + _TINY
-        # Of the distance to the nearest pick: bounds; the exact one to the nearest of the first ``seen`` picks.
-        self.low, self.high, self.exact = (np.full(self.size, np.inf) for _ in range(3))
+        self.spread[:] = one, other, abs(self.own)
+        self.spread *= rounding * np.array([[metric.weight * unit / 2], [metric.weight * unit / 2], [2.0**-53]])
+        self.reach[:] = other, one, np.ones(self.size)
+        self.floor[:] = rounding * 2.0**-53 * abs(self.own) + _TINY
+        # ``low`` and ``high`` bound the distance to the nearest pick; ``exact`` is that to the first ``seen`` picks.
         self.seen = np.zeros(self.size, dtype=np.int64)
         # How far a coordinate, and a product of coordinates, may be off, as a share of the lengths.
         self.blur = 4 * rounding * unit
@@ -132,12 +136,10 @@ class _Traversal:
         """Let this row and the last of those that are left change places, and count it to the picks."""
         self.size -= 1
         pair, other = [row, self.size], [self.size, row]
-        for array in (self.position, self.own, self.spread, self.reach, self.floor):
-            array[pair] = array[other]
-        for array in (self.rows, self.low, self.high, self.exact, self.seen):
-            array[pair] = array[other]
-        if self.coarse is not None:
-            self.coarse[pair] = self.coarse[other]
+        self.state[:, pair] = self.state[:, other]
+        for array in (self.position, self.seen, self.rows, self.coarse):
+            if array is not None:
+                array[pair] = array[other]
 
     def _update(self) -> None:
         """The bounds after the pick that is the first behind those that are left."""
@@ -160,7 +162,7 @@ class _Traversal:
         product *= self.metric.weight
         distance = self.own[rows] + self.own[pick]
         distance -= product
-        error = self.spread[rows] @ self.reach[pick]
+        error = self.reach[:, pick] @ self.spread[:, rows]
         error += self.floor[pick]
         self.low[rows] = np.minimum(self.low[rows], distance - error)
         distance += error
@@ -199,7 +201,7 @@ class _Traversal:
         """The exact distances of these rows to those of the picks that may be nearer than all before."""
         distance = self.own[rows, None] + self.own[picks]
         distance -= self.metric.weight * (self.metric.turned(self.rows[rows]) @ self.rows[picks].T)
-        distance -= self.spread[rows] @ self.reach[picks].T + self.floor[picks]
+        distance -= self.spread[:, rows].T @ self.reach[:, picks] + self.floor[picks]
         row, pick = np.nonzero(distance <= self.high[rows, None])
         exact = self.metric.exact(self.position[rows[row]], self.position[picks][pick])
         np.minimum.at(self.exact, rows[row], exact)
