@@ -19,6 +19,15 @@ trainings, as many as the selector's option ``repeat`` says.
 """
 
 
+def memory_text(count: float) -> str:
+    """Bytes for people: ``9.3 GiB``."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
 class Size(NamedTuple):
     """How much there is to rank, for estimates of memory.
 

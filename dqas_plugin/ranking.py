@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dqas_plugin.contracts import Selector, Size, Weighted
+from dqas_plugin.contracts import Selector, Size, Weighted, memory_text
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import PluginError, UserError
 from dqas_plugin.lookup import resolve_method
@@ -54,7 +54,9 @@ def rank(
         raise UserError(f"counts must be one number for each of the {signals.num_classes} classes, not {depths.size}")
     views = signals.views(candidates, seed=seed, max_memory=max_memory)
     _check_counts(depths, views)
-    needed = check_memory(selector, signals, max(map(len, views)), int(depths.max()), max_memory)
+    width = 0 if signals.features is None else signals.features.shape[1]
+    deepest = int(depths.max())
+    needed = check_memory(selector, Size(max(map(len, views)), width, signals.num_classes, deepest, max_memory))
 
     def ranked(label: int) -> tuple[IntArray, FloatArray | None, list[str]]:
         view, wanted = views[label], int(depths[label])
@@ -79,20 +81,19 @@ def _check_counts(counts: IntArray, views: list[View]) -> None:
             raise UserError(f"class {view.label} has {len(view)} samples to choose from, not {count}: change its count")
 
 
-def check_memory(selector: Selector, signals: Signals, samples: int, budget: int, max_memory: int) -> int:
-    """What ranking a class of so many samples takes, in bytes; 0 if it is in proportion to the signals.
+def check_memory(selector: Selector, size: Size) -> int:
+    """What ranking a class of that size takes, in bytes; 0 if it is in proportion to the signals.
 
     Raises:
-        UserError: if that is more than ``max_memory``; it says how much would be needed.
+        UserError: if that is more than ``size.limit``; it says how much would be needed.
     """
     if selector.memory is None:
         return 0
-    width = 0 if signals.features is None else signals.features.shape[1]
-    needed = selector.memory(Size(samples, width, signals.num_classes, min(budget, samples), max_memory))
-    if needed > max_memory:
+    needed = selector.memory(size)
+    if needed > size.limit:
         raise UserError(
-            f"the method '{selector.name}' needs {needed / 2**30:.1f} GiB to rank a class of {samples:,} images, more than "
-            f"the {max_memory / 2**30:.1f} GiB it may take: raise --max-memory (max_memory), or choose another method"
+            f"the method '{selector.name}' needs {memory_text(needed)} to rank a class of {size.samples:,} images, more than "
+            f"the {memory_text(size.limit)} it may take: raise --max-memory (max_memory), or choose another method"
         )
     return needed
 

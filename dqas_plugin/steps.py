@@ -13,13 +13,13 @@ import numpy.typing as npt
 import torch
 
 from dqas_plugin.allocation import Allocation, Evaluate, allocate
-from dqas_plugin.contracts import Selector
+from dqas_plugin.contracts import Selector, Size
 from dqas_plugin.data import BoolArray, ImageDataset, IntArray
 from dqas_plugin.errors import PluginError, UserError, unknown_name
 from dqas_plugin.lookup import resolve_method, resolve_model
 from dqas_plugin.plugins import announce_epoch, check_options, plugins
 from dqas_plugin.proxy import HeldOut, even_draw, probe_evaluator, training_evaluator
-from dqas_plugin.ranking import as_selector, rank
+from dqas_plugin.ranking import as_selector, check_memory, rank
 from dqas_plugin.request import PROXIES, SelectionRequest
 from dqas_plugin.scores import ClassScores
 from dqas_plugin.seeding import generator
@@ -49,6 +49,7 @@ class Steps:
         if request.proxy not in PROXIES:
             raise unknown_name("proxy", request.proxy, PROXIES)
         self._check_budget()
+        self._check_memory()
 
     def _method(self) -> tuple[Selector | None, Ranking | None, dict[str, Any]]:
         """Either a selector with its options, or a ranking that is there already."""
@@ -81,6 +82,15 @@ class Steps:
         available = len(request.data) if request.candidates is None else len(request.candidates)
         if request.budget > available:
             raise UserError(f"a budget of {request.budget:,} images is more than the {available:,} to choose from: lower it")
+
+    def _check_memory(self) -> None:
+        """A method that cannot rank the largest class is refused before anything is trained."""
+        if self.selector is None or self.selector.memory is None:
+            return
+        data = self.request.data
+        width = self.build(data.image_shape, data.num_classes).head.in_features
+        sizes, depths = self._sizes(), self._depths()
+        check_memory(self.selector, Size(int(sizes.max()), width, data.num_classes, int(depths.max()), self.request.max_memory))
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:

@@ -106,10 +106,11 @@ def test_notes_are_reported_once_and_written_down() -> None:
 
 
 def test_a_method_that_needs_more_memory_is_refused_before_it_runs() -> None:
-    watched = Watched(memory=lambda size: size.samples**2 * size.classes)
-    with pytest.raises(UserError, match=r"'watched' needs .* to rank a class of 20 images"):
-        select(toy(), watched.selector, max_memory=1199, **CALL)
-    assert watched.asked == []
+    watched = Watched(memory=lambda size: size.samples**2 * size.classes, needs=("features",))
+    said: list[str] = []
+    with pytest.raises(UserError, match=r"'watched' needs 1.2 KiB to rank a class of 20 images, more than the 1.2 KiB"):
+        select(toy(), watched.selector, max_memory=1199, report=said.append, **CALL)
+    assert watched.asked == said == []
     select(toy(), watched.selector, max_memory=1200, **CALL)
     assert watched.views[0].max_memory == 1200
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqas_plugin.contracts import Size, Weighted, selector
+from dqas_plugin.contracts import Size, Weighted, memory_text, selector
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.gradients import LastLayerGradients, in_chunks, squared_lengths
@@ -256,12 +256,12 @@ def _covered(view: View, closeness: Closeness, budget: int, neighbours: int, met
         return _Cover(picks, lambda rows, columns: matrix[rows][:, columns], closeness.device, count)
     if sparse_bytes(count, kept) > view.max_memory:
         raise UserError(
-            f"{method} with {kept} neighbours of each of {count:,} images needs {sparse_bytes(count, kept) / 2**30:.2f} GiB: "
+            f"{method} with {kept} neighbours of each of {count:,} images needs {memory_text(sparse_bytes(count, kept))}: "
             f"raise --max-memory (max_memory), or lower neighbours"
         )
     view.note(
         f"{method} compared each of {count:,} images with its {kept} nearest only: all pairs would take "
-        f"{dense_bytes(count) / 2**30:.2f} GiB, more than the {view.max_memory / 2**30:.2f} GiB allowed (max_memory)"
+        f"{memory_text(dense_bytes(count))}, more than the {memory_text(view.max_memory)} allowed (max_memory)"
     )
     positions, values = closeness.nearest(kept)
     picks = cover_by_neighbours(positions.cpu().numpy(), values.cpu().numpy(), budget)
