@@ -43,7 +43,7 @@ class Metric:
         own: float64 ``[n]``.
         rows: float32 or float64 ``[n, k]``.
         turn: ``turned`` is ``rows`` with the columns moved on by so many (0 or k/2).
-        weight: see above.
+        weight: see above; a power of 2, so that multiplying by it rounds nothing.
         norms: two arrays float64 ``[n]``: the terms of an inner product sum to ``½ (a_x b_p + b_x a_p)`` at most.
         exact: ``exact(some, others)`` gives D of pairs, from their differences, float64 ``[len(some)]``.
         copies: for every sample the first one that is equal to it, int64 ``[n]``.
@@ -59,7 +59,7 @@ class Metric:
 
     def turned(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """One row ``[k]`` or several ``[m, k]`` with their columns moved on."""
-        return np.roll(rows, self.turn, axis=-1) if self.turn else rows
+        return np.concatenate([rows[..., -self.turn :], rows[..., : -self.turn]], axis=-1) if self.turn else rows
 
 
 def farthest_first(metric: Metric, first: int, budget: int) -> IntArray:
@@ -158,10 +158,8 @@ class _Traversal:
     def _bound(self, rows: IntArray | slice) -> None:
         """The bounds of these rows."""
         pick = self.size
-        product = self.rows[rows] @ self.metric.turned(self.rows[pick])
-        product *= self.metric.weight
         distance = self.own[rows] + self.own[pick]
-        distance -= product
+        distance -= self.rows[rows] @ (self.metric.turned(self.rows[pick]) * self.rows.dtype.type(self.metric.weight))
         error = self.reach[:, pick] @ self.spread[:, rows]
         error += self.floor[pick]
         self.low[rows] = np.minimum(self.low[rows], distance - error)
