@@ -227,6 +227,16 @@ def test_many_picks_are_those_of_float64() -> None:
     assert graphcut_deepcore(both, 1500).tolist() == dense_picks(similarity.sum(axis=1), -2 * similarity, 1500)
 
 
+def test_gains_do_not_increase() -> None:
+    features, logits, labels = problem(9, 120)
+    rows = materialised(features, logits, labels)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    similarity = 0.5 + 0.5 * unit @ unit.T
+    picks = graphcut_deepcore(gradients(features, logits, labels), 120)
+    gains = [similarity[one].sum() - 2 * similarity[one, picks[:turn]].sum() for turn, one in enumerate(picks)]
+    assert all(later <= before + 1e-9 for before, later in itertools.pairwise(gains))
+
+
 def test_memory_grows_with_the_features_not_with_the_pairs() -> None:
     features, logits, labels = problem(0, 6000, width=16)
     both = gradients(features, logits, labels)
