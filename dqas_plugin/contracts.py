@@ -94,6 +94,12 @@ class Selector(Entry):
     differs: str = ""
     memory: Callable[[Size], int] | None = None
 
+    def trainings(self, options: Mapping[str, Any]) -> int:
+        """Of how many trained networks it reads the output, with these options set; 0 if of none."""
+        if not self.needs - {"images"}:
+            return 0
+        return int(options.get("repeat", self.options["repeat"].default)) if "runs" in self.needs else 1
+
 
 class Weighted(NamedTuple):
     """What a selector returns instead of positions alone if its choice comes with loss weights.

@@ -109,15 +109,13 @@ class Steps:
             return Signals(request.data.labels, request.data.num_classes, images=request.data.images)
         with self.timed("features"):
             request.report("training the network whose signals all methods share")
-            signals = self._computed("features", needs=self.needs, repeat=self.repeat, features=request.features)
+            signals = self._computed("features", needs=self.needs, repeat=self._trainings, features=request.features)
         return signals if request.device == "cpu" else signals.to(request.device)
 
     @property
-    def repeat(self) -> int:
-        """Trainings whose outputs the method reads; more than one only where it says so."""
-        if self.selector is None or "runs" not in self.needs:
-            return 1
-        return int(self.options.get("repeat", self.selector.options["repeat"].default))
+    def _trainings(self) -> int:
+        """How many networks are trained where any is: one for a refiner too."""
+        return 1 if self.selector is None or not self.selector.needs - {"images"} else self.selector.trainings(self.options)
 
     def _computed(self, step: str, **wanted: Any) -> Signals:
         """Signals, from the cache if they are there: then the time that making them took is counted all the same."""
@@ -160,7 +158,7 @@ class Steps:
 
     def _rank(self, signals: Signals, counts: IntArray, candidates: IntArray | None) -> Ranking:
         assert self.selector is not None
-        request, given = self.request, dict(self.options)
+        request = self.request
         found = rank(
             signals,
             self.selector,
@@ -168,7 +166,7 @@ class Steps:
             seed=request.seed,
             candidates=candidates,
             max_memory=request.max_memory,
-            **given,
+            **self.options,
         )
         for note in found.provenance["notes"]:
             if note not in self.notes:

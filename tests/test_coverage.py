@@ -239,6 +239,7 @@ def test_the_size_of_the_blocks_does_not_matter(monkeypatch: pytest.MonkeyPatch,
     expected = (facility_location(view, 40, RNG).tolist(), craig(view, 40, RNG).weights.tolist())
     monkeypatch.setattr(coverage, "block_rows", lambda _: step)
     monkeypatch.setattr("dqas_plugin.methods.greedy_coverage.block_rows", lambda _: step)
+    monkeypatch.setattr("dqas_plugin.methods.neighbours.block_rows", lambda _: step)
     assert (facility_location(view, 40, RNG).tolist(), craig(view, 40, RNG).weights.tolist()) == expected
 
 

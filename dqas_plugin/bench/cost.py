@@ -145,13 +145,10 @@ def _reads(cell: Cell) -> tuple[int, bool]:
     from dqas_plugin.lookup import resolve_method
 
     found, preset = resolve_method(cell.method)
-    needs = found.needs - {"images"} if isinstance(found, Selector) else frozenset()
-    if not needs:
+    trainings = found.trainings({**preset, **cell.method_options}) if isinstance(found, Selector) else 0
+    if not trainings:
         return int(cell.refiner is not None), False
-    repeat = 1
-    if isinstance(found, Selector) and "runs" in needs:
-        repeat = int({**preset, **cell.method_options}.get("repeat", found.options["repeat"].default))
-    return repeat, "perturbations" in needs
+    return trainings, isinstance(found, Selector) and "perturbations" in found.needs
 
 
 def _proxy_images(cell: Cell, trainings: int, perturbed: bool) -> float:

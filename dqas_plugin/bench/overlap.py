@@ -64,8 +64,7 @@ def overlaps(folder: Path | str) -> list[Overlap]:
     groups: defaultdict[str, list[tuple[Cell, IntArray]]] = defaultdict(list)
     with Store(folder) as store:
         for cell, _ in store.cells():
-            path = store.folder / "selections" / f"{cell.key}.npz"
-            if path.is_file():
+            if (path := store.selection(cell)).is_file():
                 groups[_group(cell)].append((cell, Selection.load(path).indices))
     found = [_overlap(members) for members in groups.values()]
     compared = [one for one in found if len(one.names) > 1]

@@ -261,4 +261,4 @@ class _Driver:
         return cell.training_configuration(self.chosen[cell.key].digest)
 
     def _task(self, cell: Cell) -> Task:
-        return Task(cell, self.device, self.store.folder / "selections" / f"{cell.key}.npz")
+        return Task(cell, self.device, self.store.selection(cell))

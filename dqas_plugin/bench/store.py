@@ -87,6 +87,10 @@ class Store:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._database.close()
 
+    def selection(self, cell: Cell) -> Path:
+        """Where the selection of the cell is kept."""
+        return self.folder / "selections" / f"{cell.key}.npz"
+
     def result(self, cell: Cell) -> Result | None:
         """The result of the cell, if it is finished."""
         return self._read("cells", cell.key)

@@ -134,6 +134,3 @@ def proportional_residuals(outputs: Tensor, labels: Tensor) -> Tensor:
 def _copies(gradients: LastLayerGradients) -> Tensor:
     """For every sample the first one that is equal to it: rounding may tell equal rows apart."""
     return torch.from_numpy(first_copies(gradients.residuals, gradients.features))
-
-
-SELECTORS = (glister,)

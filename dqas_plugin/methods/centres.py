@@ -174,6 +174,3 @@ def _divergences(logarithms: Tensor) -> Distances:
         return ((chances - chances.index_select(0, place)) * (logarithms - logarithms.index_select(0, place))).sum(dim=1) / 2
 
     return distances
-
-
-SELECTORS = (k_center, contextual_diversity)

@@ -280,6 +280,3 @@ def _shares(found: _Cover) -> FloatArray:
         closest = torch.where(values >= values.amax(dim=1, keepdim=True), places, len(chosen)).amin(dim=1)
         shares += torch.bincount(closest, minlength=len(chosen)).cpu().numpy()
     return shares[np.searchsorted(chosen, found.picks)]
-
-
-SELECTORS = (facility_location, craig)

@@ -149,19 +149,20 @@ def ccs(
     easiest = ordering.highest_first(area_under_margin(view.margins))
     kept = len(view) - int(prune * len(view))
     inside, outside = easiest[:kept], easiest[kept:]
-    scores = _scores(view, score, at_least_one("epochs", epochs)).cpu().numpy()
+    scores = training_score(view, score, at_least_one("epochs", epochs), "score of ccs").cpu().numpy()
     first, draw = rng.permutation(bins), rng.permutation(len(view))
     return np.concatenate([inside[_in_turns(_stratum(scores[inside], bins), first, draw[inside])], outside])
 
 
-def _scores(view: View, score: str, epochs: int) -> Tensor:
+def training_score(view: View, score: str, epochs: int, option: str) -> Tensor:
+    """``aum``, ``forgetting`` events or ``el2n`` of every sample, float64 ``[n]``; ``option`` is for messages."""
     if score == "aum":
         return area_under_margin(view.margins)
     if score == "forgetting":
         return forgetting_events(view.margins)
     if score == "el2n":
         return early_error(view.errors, epochs)
-    raise unknown_name("score of ccs", score, ("aum", "forgetting", "el2n"))
+    raise unknown_name(option, score, ("aum", "forgetting", "el2n"))
 
 
 def _stratum(scores: FloatArray, count: int) -> IntArray:
@@ -216,6 +217,3 @@ def early_error(errors: Tensor, epochs: int) -> Tensor:
         epochs: how many; all there are if it is more.
     """
     return errors[:, :epochs].double().mean(dim=1)
-
-
-SELECTORS = (el2n, forgetting, aum, ccs)

@@ -11,7 +11,7 @@ nearest only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.methods.greedy import product_rounding
 from dqas_plugin.methods.greedy_on_device import first_highest
-from dqas_plugin.methods.neighbours import block_rows
+from dqas_plugin.methods.neighbours import row_blocks
 
 Distances = Callable[[Tensor], Tensor]
 """From the sample at a position, int64 ``[1]``, to all n: float64 ``[n]``."""
@@ -189,7 +189,7 @@ class _Traversal:
         seen = self.seen[rows]
         for count in np.unique(seen):
             new = slice(self.size, len(self.position) - int(count))
-            for part in _chunks(rows[seen == count], new.stop - new.start):
+            for part in row_blocks(rows[seen == count], new.stop - new.start):
                 self._look_at(part, new)
         self.seen[rows] = self.taken
         self.low[rows] = self.exact[rows] * (1 - _TIE)
@@ -226,10 +226,3 @@ def farthest_on_device(distances: Distances, first: int, count: int, budget: int
         pick = picks[turn : turn + 1]
         nearest = torch.minimum(nearest, distances(pick)).index_fill_(0, pick, -torch.inf)
     return picks
-
-
-def _chunks(rows: IntArray, width: int) -> Iterator[IntArray]:
-    """The rows in parts whose blocks are not too large."""
-    step = block_rows(width)
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]

@@ -94,6 +94,3 @@ def moderate(view: View, budget: int, rng: np.random.Generator) -> IntArray:
     scores = np.abs((distances - lower) + (distances - upper))
     inwards = ordering.lowest_first(distances)
     return inwards[ordering.lowest_first(scores[inwards])]
-
-
-SELECTORS = (herding, moderate)

@@ -61,6 +61,3 @@ def batch_scale_of(view: View, batch: int) -> Tensor:
     """``ordering.batch_scale`` of the samples of a view where batches are taken of the whole dataset, float64 ``[n]``."""
     whole = view.whole.indices
     return ordering.batch_scale(len(whole), batch)[torch.from_numpy(np.searchsorted(whole, view.indices))]
-
-
-SELECTORS = (grand,)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dqas_plugin.data import FloatArray, IntArray
-from dqas_plugin.methods.neighbours import block_rows
+from dqas_plugin.methods.neighbours import block_rows, row_blocks
 
 _TIE = 1e-14  # gains closer than this share of what n samples can give at most are equal: rounding of float64
 
@@ -32,14 +32,14 @@ def cover(similarity: FloatArray, budget: int) -> IntArray:
     """
     count = len(similarity)
     gain = np.zeros(count)
-    for rows in _chunks(np.arange(count), count):
+    for rows in row_blocks(np.arange(count), count):
         gain += similarity[rows[0] : rows[-1] + 1].sum(axis=0)
     current = np.zeros(count)
     picker = _Picker(gain, float(similarity.max(initial=0.0)), budget)
     for pick in picker:
         row = similarity[pick]
         nearer = np.flatnonzero(row > current)
-        for rows in _chunks(nearer, count):
+        for rows in row_blocks(nearer, count):
             low = current[rows, None]
             risen = similarity[rows]
             # max(0, s - old) - max(0, s - new) = clip(s, old, new) - old
@@ -127,10 +127,3 @@ def cover_on_device(similarity: Tensor, budget: int) -> Tensor:
         taken.index_fill_(0, pick, True)
         current = torch.maximum(current, similarity.index_select(0, pick)[0])
     return picks
-
-
-def _chunks(rows: IntArray, width: int) -> Iterator[IntArray]:
-    """The rows in parts whose blocks are not too large."""
-    step = block_rows(width)
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]

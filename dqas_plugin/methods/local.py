@@ -14,9 +14,9 @@ from torch import Tensor
 
 from dqas_plugin.contracts import selector
 from dqas_plugin.data import FloatArray, IntArray
-from dqas_plugin.errors import UserError, unknown_name
+from dqas_plugin.errors import UserError
 from dqas_plugin.methods import ordering
-from dqas_plugin.methods.dynamics import area_under_margin, early_error, forgetting_events
+from dqas_plugin.methods.dynamics import training_score
 from dqas_plugin.methods.neighbours import at_least_one, nearest, nearest_others
 from dqas_plugin.methods.ordering import Compat
 from dqas_plugin.signals import View
@@ -128,14 +128,8 @@ def d2(
 
 def difficulties(view: View, kind: Difficulty) -> Tensor:
     """A score per sample from its training, higher for the harder, at least 0, float64 ``[n]``; kinds as in :func:`d2`."""
-    if kind == "forgetting":
-        return forgetting_events(view.margins)
-    if kind == "aum":
-        areas = area_under_margin(view.margins)
-        return areas.max() - areas
-    if kind == "el2n":
-        return early_error(view.errors, _EARLY)
-    raise unknown_name("difficulty of d2", kind, ("forgetting", "aum", "el2n"))
+    scores = training_score(view, kind, _EARLY, "difficulty of d2")
+    return scores.max() - scores if kind == "aum" else scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +190,3 @@ class Graph:
             scores[pick] = -np.inf
             picks.append(pick)
         return np.array(picks, dtype=np.int64)
-
-
-SELECTORS = (cal, d2)

@@ -283,6 +283,3 @@ class _Pivoting:
         below = self.free & (weights < -_SIGN * np.abs(weights).max(initial=0.0))
         result: BoolArray = below | (~self.free & (slopes < -_SLOPE * np.abs(self.right).max(initial=0.0)))
         return result
-
-
-SELECTORS = (gradmatch,)

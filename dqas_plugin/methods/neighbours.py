@@ -6,6 +6,7 @@ so that order and ties are those of float64 (differences of float32 numbers lose
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from dqas_plugin.data import IntArray
 from dqas_plugin.errors import UserError
-from dqas_plugin.gradients import in_chunks
 from dqas_plugin.methods.copies import first_copies
+from dqas_plugin.methods.points import mean_of
 
 BLOCK = 16 * 2**20
 """Bytes of one block of pairs; a handful of them are alive at a time."""
@@ -50,6 +51,13 @@ def at_least_one(name: str, value: int) -> int:
 def block_rows(count: int) -> int:
     """How many rows of ``count`` numbers in float64 make one block."""
     return max(1, BLOCK // (8 * max(1, count)))
+
+
+def row_blocks(rows: IntArray, width: int) -> Iterator[IntArray]:
+    """The rows in parts that make one block with ``width`` numbers each."""
+    step = block_rows(width)
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
 
 
 def nearest(points: Tensor, count: int) -> Nearest:
@@ -93,7 +101,7 @@ class _Search:
     def __init__(self, points: Tensor, count: int) -> None:
         self.points, self.count = points, count
         # Around the mean less cancels in |x|² + |y|² - 2 x·y.
-        centre = torch.stack([part.sum(dim=0) for part in in_chunks(points)]).sum(dim=0) / len(points)
+        centre = mean_of(points)
         self.centred = points.double() - centre
         self.lengths = self.centred.square().sum(dim=1)  # (n,)
         self.rounding = _ROUNDING * (self.lengths + self.lengths.max())

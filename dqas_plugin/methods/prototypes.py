@@ -97,6 +97,3 @@ def nearest_squares(points: FloatArray, centres: FloatArray) -> FloatArray:
             apart = part - centre
             np.minimum(result[start : start + step], np.einsum("nd,nd->n", apart, apart), out=result[start : start + step])
     return result
-
-
-SELECTORS = (kmeans_prototypes,)
