@@ -142,3 +142,6 @@ def below_full_margin(logits: Tensor) -> Tensor:
     others = logits.double().softmax(dim=1)
     others.scatter_(1, others.argmax(dim=1, keepdim=True), 0.0)  # sorting a thousand classes takes 15 times as long
     return others.amax(dim=1) + others.sum(dim=1)
+
+
+SELECTORS = (least_confidence, entropy, margin, deepfool)
