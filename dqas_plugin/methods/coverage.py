@@ -157,7 +157,7 @@ class Closeness:
     def matrix(self) -> Tensor:
         """Similarities of all pairs, float64 ``[n, n]``, symmetric; rows of equal samples are equal to the last digit."""
         count, step = len(self), block_rows(len(self))
-        result = torch.empty(count, count, dtype=torch.float64, device=self.device)
+        result = _empty(count, self.device)
         for start in range(0, count, step):
             block = self.block(slice(start, start + step), slice(start, count))
             result[start : start + step, start:] = block
@@ -183,15 +183,21 @@ class Closeness:
         return positions, values.sub_(lowest) if self.relative else values
 
 
+def _empty(count: int, device: torch.device) -> Tensor:
+    """Room for all pairs; on a processor NumPy asks for large pages, of which far fewer have to be made."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.empty((count, count)))
+    return torch.empty(count, count, dtype=torch.float64, device=device)
+
+
 def angles(gradients: LastLayerGradients) -> Closeness:
     """``.5 + .5 cos`` of the gradients."""
     lengths = gradients.residuals.norm(dim=1, keepdim=True)
     left = gradients.residuals / torch.where(lengths > 0, lengths, 1.0)  # (n, C)
-    right = _directions(gradients.features)
+    half, right = left / 2, _directions(gradients.features)
 
     def block(rows: slice, columns: slice | Tensor) -> Tensor:
-        cosines = (left[rows] @ left[columns].T).mul_(right[rows] @ right[columns].T)
-        return cosines.mul_(0.5).add_(0.5)
+        return (half[rows] @ left[columns].T).mul_(right[rows] @ right[columns].T).add_(0.5)
 
     return Closeness(block, first_copies(gradients.residuals, gradients.features), False, left.device)
 
@@ -212,14 +218,14 @@ def residual_distances(gradients: LastLayerGradients) -> Closeness:
 
 def _distance_block(left: Tensor, right: Tensor | None, floor: float) -> Callable[[slice, slice | Tensor], Tensor]:
     """Minus distances of ``left ⊗ right``; the rows of ``right`` have length 1."""
-    lengths = left.square().sum(dim=1)
+    lengths, minus = left.square().sum(dim=1), -2.0 * left
 
     def block(rows: slice, columns: slice | Tensor) -> Tensor:
-        products = left[rows] @ left[columns].T
+        squares = minus[rows] @ left[columns].T
         if right is not None:
-            products *= right[rows] @ right[columns].T
+            squares *= right[rows] @ right[columns].T
         sums = lengths[rows, None] + lengths[columns]
-        squares = products.mul_(-2.0).add_(sums)
+        squares += sums
         squares.masked_fill_(squares <= sums.mul_(_SAME), 0.0)
         return squares.clamp_(min=floor).sqrt_().neg_()
 

@@ -41,8 +41,8 @@ class Metric:
 
     Attributes:
         own: float64 ``[n]``.
-        rows: float32 or float64 ``[n, k]``.
-        turn: ``turned`` is ``rows`` with the columns moved on by so many (0 or k/2).
+        rows: float32 ``[n, k]`` for wide rows, which bounds by sample make up for; float64 for narrow ones.
+        turn: ``turned`` is ``rows`` with the columns moved on by so many: 0, or with float64 also k/2.
         weight: see above; a power of 2, so that multiplying by it rounds nothing.
         norms: two arrays float64 ``[n]``: the terms of an inner product sum to ``½ (a_x b_p + b_x a_p)`` at most.
         exact: ``exact(some, others)`` gives D of pairs, from their differences, float64 ``[len(some)]``.
@@ -72,10 +72,65 @@ def farthest_first(metric: Metric, first: int, budget: int) -> IntArray:
         first: position of the first pick.
         budget: how many; n at most.
     """
-    traversal = _Traversal(metric, first)
-    picks = [traversal.pick() for _ in range(min(budget, len(traversal.position)))]
+    if metric.rows.dtype == np.float64:
+        picks = _scanned(metric, first, budget)
+    else:
+        traversal = _Traversal(metric, first)
+        picks = [traversal.pick() for _ in range(min(budget, len(traversal.position)))]
     rest = np.setdiff1d(np.arange(len(metric.own)), picks)
     return np.concatenate([np.array(picks, dtype=np.int64), rest])[:budget]
+
+
+def _scanned(metric: Metric, first: int, budget: int) -> list[int]:
+    """The picks among distinct samples, of products in float64: one bound for the rounding of all leaves hardly two of them."""
+    position = _distinct(metric.copies, first)
+    rows, own = metric.rows[position], metric.own[position]
+    # D(x, p) = <[rows_x, own_x, 1], [-weight turned_p, 1, own_p]>; columns lie together, they are what a product walks along.
+    table = np.asfortranarray(np.column_stack([rows, own, np.ones(len(own))]))
+    queries = np.column_stack([-metric.weight * metric.turned(rows), np.ones(len(own)), own])
+    one, other = (norms[position] for norms in metric.norms)
+    slack = product_rounding(table.shape[1]) * 2.0**-52 * (metric.weight * one.max() * other.max() + 4 * abs(own).max()) + _TINY
+    near, distance = np.full(len(own), np.inf), np.empty(len(own))
+    exact = _Exact(metric, position)
+    row, picks = int(np.flatnonzero(position == first)[0]), list[int]()
+    while True:
+        picks.append(row)
+        if len(picks) >= min(budget, len(own)):
+            return [int(one) for one in position[picks]]
+        np.dot(table, queries[row], out=distance)
+        np.minimum(near, distance, out=near)
+        near[row] = -np.inf
+        best = near.max()
+        found = np.flatnonzero(near >= best - 2 * (slack + _TIE * abs(best)))
+        row = int(found[0]) if len(found) == 1 else exact.farthest(found, picks)
+
+
+def _distinct(copies: IntArray, first: int) -> IntArray:
+    """The first sample of every set of equal ones, ascending, but ``first`` in the place of those equal to it."""
+    position = np.unique(copies)
+    position[np.searchsorted(position, copies[first])] = first
+    return position
+
+
+class _Exact:
+    """Exact distances to the nearest pick, of the rows that were asked about."""
+
+    def __init__(self, metric: Metric, position: IntArray) -> None:
+        self.metric, self.position = metric, position
+        self.distance = np.full(len(position), np.inf)
+        self.seen = np.zeros(len(position), dtype=np.int64)
+
+    def farthest(self, rows: IntArray, picks: list[int]) -> int:
+        """Of these rows the one that is the farthest from its nearest pick, of the lowest position among equals."""
+        taken = np.array(picks)
+        for count in np.unique(self.seen[rows]):
+            new = taken[count:]
+            for part in row_blocks(rows[self.seen[rows] == count], len(new)):
+                pairs = self.metric.exact(np.repeat(self.position[part], len(new)), np.tile(self.position[new], len(part)))
+                self.distance[part] = np.minimum(self.distance[part], pairs.reshape(len(part), len(new)).min(axis=1))
+        self.seen[rows] = len(picks)
+        equal = rows[self.distance[rows] >= self.distance[rows].max() * (1 - _TIE)]
+        return int(equal[self.position[equal].argmin()])
 
 
 class _Traversal:
@@ -83,10 +138,8 @@ class _Traversal:
 
     def __init__(self, metric: Metric, first: int) -> None:
         self.metric = metric
-        position = np.unique(metric.copies)
-        start = int(np.searchsorted(position, metric.copies[first]))
-        position[start] = first
-        self.position, self.start = position, start
+        position = _distinct(metric.copies, first)
+        self.position, self.start = position, int(np.flatnonzero(position == first)[0])
         self.size = len(position)
         self.rows = metric.rows[position]
         # All numbers of float64 in one array, so that one assignment moves those of a sample.
@@ -108,7 +161,7 @@ class _Traversal:
         self.blur = 4 * rounding * unit
         self.slack = self.blur * metric.weight * float(one.max() * other.max())
         self.coarse: npt.NDArray[np.float32] | None = None  # coordinates along some picks, and the length of the rest
-        self.useful = metric.turn == 0 and self.rows.shape[1] >= _WIDE and self.size >= _WIDE
+        self.useful = self.rows.shape[1] >= _WIDE and self.size >= _WIDE
 
     @property
     def taken(self) -> int:
@@ -159,7 +212,7 @@ class _Traversal:
         """The bounds of these rows."""
         pick = self.size
         distance = self.own[rows] + self.own[pick]
-        distance -= self.rows[rows] @ (self.metric.turned(self.rows[pick]) * self.rows.dtype.type(self.metric.weight))
+        distance -= self.rows[rows] @ (self.rows[pick] * self.rows.dtype.type(self.metric.weight))
         error = self.reach[:, pick] @ self.spread[:, rows]
         error += self.floor[pick]
         self.low[rows] = np.minimum(self.low[rows], distance - error)
@@ -198,7 +251,7 @@ class _Traversal:
     def _look_at(self, rows: IntArray, picks: slice) -> None:
         """The exact distances of these rows to those of the picks that may be nearer than all before."""
         distance = self.own[rows, None] + self.own[picks]
-        distance -= self.metric.weight * (self.metric.turned(self.rows[rows]) @ self.rows[picks].T)
+        distance -= self.metric.weight * (self.rows[rows] @ self.rows[picks].T)
         distance -= self.spread[:, rows].T @ self.reach[:, picks] + self.floor[picks]
         row, pick = np.nonzero(distance <= self.high[rows, None])
         exact = self.metric.exact(self.position[rows[row]], self.position[picks][pick])
