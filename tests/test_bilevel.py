@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,37 +15,15 @@ from torch.nn import functional
 from dqas_plugin.errors import UserError
 from dqas_plugin.methods.bilevel import glister, own_products, proportional_residuals
 from dqas_plugin.ranking import rank
-from dqas_plugin.signals import Signals, View
+from dqas_plugin.signals import Signals
+from last_layer import CLASS, Array, problem, view_of, written_out
 
-Array = npt.NDArray[Any]
 RNG = np.random.default_rng(0)
-CLASS = 1
-
-
-def problem(seed: int, count: int, width: int = 6, classes: int = 4) -> tuple[Array, Array]:
-    draws = np.random.default_rng(seed)
-    return draws.normal(size=(count, width)).astype(np.float32) + 1, draws.normal(size=(count, classes)).astype(np.float32) * 2
-
-
-def view_of(features: Array, logits: Array) -> View:
-    return Signals.from_arrays(features, logits, np.full(len(features), CLASS), num_classes=logits.shape[1]).view(CLASS)
-
-
-def written_out(features: Array, outputs: Array, batch: int) -> Array:
-    """Gradients of the mean loss of each batch in weights and bias, one row a sample, float64 ``[n, C (d + 1)]``."""
-    rows = []
-    for start in range(0, len(features), batch):
-        free = torch.tensor(outputs[start : start + batch], dtype=torch.float64, requires_grad=True)
-        functional.cross_entropy(free, torch.full((len(free),), CLASS)).backward()
-        assert free.grad is not None
-        inputs = np.c_[features[start : start + batch].astype(np.float64), np.ones(len(free))]
-        rows.append((free.grad.numpy()[:, :, None] * inputs[:, None]).reshape(len(free), -1))
-    return np.concatenate(rows)
 
 
 def literal_deepcore(features: Array, logits: Array, batch: int) -> list[int]:
     """Greedy without any update."""
-    rows = written_out(features, logits, batch)
+    rows = written_out(features, logits, batch).reshape(len(features), -1)
     return [int(one) for one in np.argsort(-(rows @ rows.mean(axis=0)), kind="stable")]
 
 
@@ -54,7 +31,7 @@ def literal_paper(features: Array, logits: Array, budget: int, eta: float, block
     """A linear layer on top that takes the step of the picked; its validation loss differentiated anew after each block."""
     inputs = torch.from_numpy(features).double()
     labels = torch.full((len(features),), CLASS)
-    own = written_out(features, logits, 1)
+    own = written_out(features, logits, 1).reshape(len(features), -1)
     picks: list[int] = []
     while len(picks) < budget:
         layer = torch.nn.Linear(features.shape[1], logits.shape[1], dtype=torch.float64)
@@ -164,7 +141,7 @@ def test_samples_that_are_all_the_same_come_in_their_order(compat: str) -> None:
 
 def test_products_are_those_of_the_matrix_of_pairs() -> None:
     features, logits = problem(7, 25)
-    rows = written_out(features, logits, 1)
+    rows = written_out(features, logits, 1).reshape(len(features), -1)
     np.testing.assert_allclose(
         own_products(view_of(features, logits).gradients), (rows @ rows.T).sum(axis=1), rtol=1e-9, atol=1e-9
     )

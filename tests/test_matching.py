@@ -8,44 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import scipy.optimize
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional
 
 from dqas_plugin.contracts import Size, Weighted
 from dqas_plugin.errors import UserError
 from dqas_plugin.methods.matching import gradmatch, least_bytes, nonnegative_least_squares, pursue, pursue_on_device
 from dqas_plugin.ranking import rank
-from dqas_plugin.signals import Signals, View
+from dqas_plugin.signals import Signals
+from last_layer import CLASS, Array, problem, view_of, written_out
 
-Array = npt.NDArray[Any]
 RNG = np.random.default_rng(0)
-CLASS = 1
-
-
-def problem(seed: int, count: int, width: int = 6, classes: int = 4) -> tuple[Array, Array]:
-    draws = np.random.default_rng(seed)
-    return draws.normal(size=(count, width)).astype(np.float32) + 1, draws.normal(size=(count, classes)).astype(np.float32) * 2
-
-
-def view_of(features: Array, logits: Array) -> View:
-    return Signals.from_arrays(features, logits, np.full(len(features), CLASS), num_classes=logits.shape[1]).view(CLASS)
-
-
-def written_out(features: Array, logits: Array, batch: int) -> Array:
-    """Gradients of the mean loss of each batch in weights and bias, float64 ``[n, C, d + 1]``."""
-    rows = []
-    for start in range(0, len(features), batch):
-        free = torch.tensor(logits[start : start + batch], dtype=torch.float64, requires_grad=True)
-        functional.cross_entropy(free, torch.full((len(free),), CLASS)).backward()
-        assert free.grad is not None
-        inputs = np.c_[features[start : start + batch].astype(np.float64), np.ones(len(free))]
-        rows.append(free.grad.numpy()[:, :, None] * inputs[:, None])
-    return np.concatenate(rows)
 
 
 def literal_pursuit(atoms: Array, target: Array, budget: int, ridge: float, *, first_plain: bool) -> list[int]:
