@@ -7,12 +7,15 @@ scales it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from dqas_plugin.errors import UserError
 from dqas_plugin.models import Network
 from dqas_plugin.precision import autocast, resolve_device
+from dqas_plugin.told import Told
 from dqas_plugin.training import repeatable
 
 MAX_ITERATIONS = 50
@@ -31,6 +34,7 @@ def perturbations(
     max_iterations: int = MAX_ITERATIONS,
     candidates: int | None = None,
     precision: str = "fp32",
+    report: Callable[[str], None] | None = None,
 ) -> Tensor:
     """Squared length of the way to where the predicted class changes, float32 ``[N]`` on the CPU.
 
@@ -48,6 +52,7 @@ def perturbations(
         candidates: how many classes are looked at, those of the highest logits at the start, the predicted one among them (10
             in the program of the authors); None: all, as in DeepCore, which takes 100 times as long for 1,000 classes.
         precision: ``fp32`` or ``bf16``.
+        report: told now and then how many images are done.
 
     Raises:
         UserError: a batch or iterations below 1, candidates below 2, or a device that is not there.
@@ -61,10 +66,14 @@ def perturbations(
     training = network.training
     network.eval().requires_grad_(False)
     size = batch or max(1, min(_BATCH.get(place.type, 128), _NUMBERS // max(1, images[:1].numel())))
+    told = Told("DeepFool", report)
     walk = _Walk(network, max_iterations, candidates, precision)
     try:
         with repeatable(place):
-            parts = [walk(images[start : start + size].to(place)).cpu() for start in range(0, len(images), size)]
+            parts = []
+            for start in range(0, len(images), size):
+                parts.append(walk(images[start : start + size].to(place)).cpu())
+                told.done(min(start + size, len(images)), len(images))
         return torch.cat(parts) if parts else torch.empty(0)
     finally:
         network.train(training)

@@ -21,6 +21,7 @@ _NEWTON_STEPS = 50
 _SOLVE_STEPS = 100
 _HALVINGS = 30
 _RELATIVE = 0.05  # error of a step that Newton's method can do with
+_INNER = 1e-3  # as far as float32 is trusted when more is wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +81,10 @@ def fit(
     Returns:
         float64 ``[d, C]``.
     """
-    weights = torch.zeros(inputs.shape[1], num_classes, dtype=torch.float64) if start is None else start.clone()
-    prior = torch.zeros(num_classes, dtype=torch.float64) if log_prior is None else log_prior.double()
+    weights = inputs.new_zeros(inputs.shape[1], num_classes) if start is None else start.clone()
+    prior = inputs.new_zeros(num_classes) if log_prior is None else log_prior.to(inputs)
 
-    single = inputs.float()
+    single, rows = inputs.float(), torch.arange(len(labels), device=inputs.device)
 
     def loss(candidate: Tensor) -> Tensor:
         logits = inputs @ candidate + prior
@@ -93,11 +94,11 @@ def fit(
     for _ in range(_NEWTON_STEPS):
         probabilities = torch.softmax(inputs @ weights + prior, dim=1)
         residuals = probabilities.clone()
-        residuals[torch.arange(len(labels)), labels] -= 1.0
+        residuals[rows, labels] -= 1.0
         gradient = inputs.T @ residuals + l2 * weights
         if gradient.abs().max() <= tolerance:
             break
-        direction = _solve(single, probabilities.float(), l2, gradient.float()).double()
+        direction = _solve(single, probabilities.float(), l2, gradient.float(), _RELATIVE, _SOLVE_STEPS).double()
         weights, current, moved = _step(loss, weights, direction, current, float((gradient * direction).sum()))
         if not moved:
             break
@@ -110,24 +111,53 @@ def hessian_product(inputs: Tensor, probabilities: Tensor, l2: float, vector: Te
     return inputs.T @ (weighted - probabilities * weighted.sum(1, keepdim=True)) + l2 * vector
 
 
-def _preconditioner(inputs: Tensor, probabilities: Tensor, l2: float) -> Tensor:
-    """Cholesky factor float32 ``[d, d]`` of the preconditioner."""
+def mean_curvature(inputs: Tensor, probabilities: Tensor, l2: float) -> Tensor:
+    """X' diag(w) X + l2, float64 ``[d, d]``, with w_i the mean curvature of sample i: the Hessian without its classes."""
     curvature = (1 - probabilities.square().sum(1)).clamp_min_(0) / max(1, probabilities.shape[1] - 1)
     gram = (inputs.T @ (inputs * curvature[:, None])).double()
-    factor: Tensor = torch.linalg.cholesky(gram + l2 * torch.eye(len(gram), dtype=torch.float64))
-    return factor.float()
+    gram.diagonal().add_(l2)
+    return gram
 
 
-def _solve(inputs: Tensor, probabilities: Tensor, l2: float, right: Tensor) -> Tensor:
+def solve(inputs: Tensor, probabilities: Tensor, l2: float, right: Tensor, *, tolerance: float = 1e-5) -> Tensor:
+    """V with H V = ``right``; see :func:`hessian_product`.
+
+    Conjugate gradients run in float32; the remainder, which is computed in float64, is then solved for in turn.
+
+    Args:
+        inputs: float64 ``[n, d]``.
+        probabilities: float64 ``[n, C]``.
+        l2: strength of the penalty, above 0.
+        right: float64 ``[d, C]``.
+        tolerance: stop when the remainder is so small a part of ``right``; also once it no longer shrinks.
+
+    Returns:
+        float64 ``[d, C]``.
+    """
+    single = inputs.float(), probabilities.float()
+    solution, remainder = torch.zeros_like(right), right
+    size = right.norm()
+    goal = tolerance * size
+    while size > goal:
+        scaled = (remainder / size).float()  # float32 has no room for what is very small
+        part = _solve(*single, l2, scaled, max(_INNER, 0.5 * float(goal / size)), 10 * _SOLVE_STEPS).double() * size
+        following = right - hessian_product(inputs, probabilities, l2, solution + part)
+        if not following.norm() < size:
+            break
+        solution, remainder, size = solution + part, following, following.norm()
+    return solution
+
+
+def _solve(inputs: Tensor, probabilities: Tensor, l2: float, right: Tensor, relative: float, steps: int) -> Tensor:
     """V with H V = ``right``, roughly, by preconditioned conjugate gradients; all float32."""
-    factor = _preconditioner(inputs, probabilities, l2)
+    factor = torch.linalg.cholesky(mean_curvature(inputs, probabilities, l2)).float()
     solution = torch.zeros_like(right)
     residual = right.clone()
     preconditioned = torch.cholesky_solve(residual, factor)
     direction = preconditioned.clone()
     product = (residual * preconditioned).sum()
-    goal = _RELATIVE * right.norm()
-    for _ in range(_SOLVE_STEPS):
+    goal = relative * right.norm()
+    for _ in range(steps):
         if residual.norm() <= goal:
             break
         image = hessian_product(inputs, probabilities, l2, direction)

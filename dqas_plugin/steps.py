@@ -129,6 +129,7 @@ class Steps:
             request.seed,
             device=request.device,
             on_epoch=announce_epoch,
+            report=request.report,
             **wanted,
         )
         waited = time.perf_counter() - started

@@ -33,6 +33,7 @@ from dqas_plugin.precision import Build, resolve_device
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.seeding import derive
 from dqas_plugin.signals import Signals
+from dqas_plugin.told import Told
 from dqas_plugin.training import EpochReport, TrainingResult, outputs, train
 
 _FORMAT = 3  # of the cache entries; a new number makes all old ones stale
@@ -53,6 +54,7 @@ def compute_signals(
     needs: frozenset[str] = frozenset(),
     repeat: int = 1,
     features: str = "proxy",
+    report: Callable[[str], None] | None = None,
 ) -> Signals:
     """Features and logits of every image under a network trained on all of them, briefly (``recipe.for_proxy()``).
 
@@ -77,6 +79,7 @@ def compute_signals(
         repeat: how many trainings; the second and later ones go to ``Signals.runs``.
         features: ``proxy``, or an extractor (``timm:NAME``), whose features stand for the proxy's if ``needs`` has them (or
             says nothing). The runs keep those of their own networks.
+        report: told now and then how far what comes after the training is.
 
     Raises:
         UserError: for an empty dataset, a name that means nothing, or a cache that cannot be written.
@@ -86,13 +89,13 @@ def compute_signals(
         raise UserError(f"signals come from at least one training, not {repeat}: set repeat to 1 or more")
     proxy = _Proxy(data, model, build, recipe, resolve_device(device), trained_on, on_epoch)
     other = None if features == "proxy" or (needs and "features" not in needs) else resolve(features)
-    extracted = None if other is None else _extracted(data, other, proxy.device)  # first: what is mistaken shows at once
+    extracted = None if other is None else _extracted(data, other, proxy.device, report)  # first: mistakes show at once
     found = proxy.signals(seed)
     if extracted is not None:
         values, seconds = extracted
         found = replace(found, features=values, head_inputs=found.features, proxy=_later(found, seconds))
     if "perturbations" in needs:
-        found = proxy.perturbed(found, seed)
+        found = proxy.perturbed(found, seed, report)
     if repeat == 1:
         return found
     runs = tuple(proxy.signals(derive(seed, "repeat", number)) for number in range(1, repeat))
@@ -167,11 +170,11 @@ class _Proxy:
         network.to(memory_format=torch.channels_last)
         return network.eval()
 
-    def perturbed(self, found: Signals, seed: int) -> Signals:
+    def perturbed(self, found: Signals, seed: int, report: Callable[[str], None] | None) -> Signals:
         """The signals with DeepFool's perturbations under the trained network."""
 
         def compute(folder: Path) -> None:
-            lengths = perturbations(self.network(seed), self.data.images, device=self.device)
+            lengths = perturbations(self.network(seed), self.data.images, device=self.device, report=report)
             with ArrayFile(folder / "values.npy", tuple(lengths.shape), np.float32) as file:
                 file.write(lengths.numpy())
 
@@ -180,12 +183,16 @@ class _Proxy:
         return replace(found, perturbations=lengths, proxy=_later(found, seconds))
 
 
-def _extracted(data: ImageDataset, extractor: Extractor, device: torch.device) -> tuple[Tensor, float]:
+def _extracted(
+    data: ImageDataset, extractor: Extractor, device: torch.device, report: Callable[[str], None] | None
+) -> tuple[Tensor, float]:
     """The features of another network, float32 ``[N, d]``, and how long they took."""
 
     def compute(folder: Path) -> None:
         with ArrayFile(folder / "values.npy", (len(data), extractor.width), np.float32) as file:
+            told, done = Told(f"features of {extractor.name}", report), 0
             for block in extractor.features(data, device=device):
+                told.done(done := done + len(block), len(data))
                 if not block.isfinite().all():
                     raise UserError(f"timm:{extractor.name} makes numbers of {data.name} that are not finite: choose another")
                 file.write(block.numpy())

@@ -193,3 +193,10 @@ def test_on_a_gpu_it_is_the_same() -> None:
     network, images = made(convnet3_small), pictures()
     expected = perturbations(network, images)
     assert perturbations(network, images, device="cuda").tolist() == pytest.approx(expected.tolist(), rel=1e-2)
+
+
+def test_says_how_far_it_is_but_not_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dqas_plugin.told._PAUSE", 0.0)
+    words: list[str] = []
+    perturbations(made(convnet3_small), pictures(5), batch=2, report=words.append)
+    assert words == ["DeepFool: 2 of 5 images", "DeepFool: 4 of 5 images"]
