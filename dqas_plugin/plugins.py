@@ -34,6 +34,7 @@ BUILT_IN = (
     "dqas_plugin.allocation",
     "dqas_plugin.refinement",
     "dqas_plugin.pipeline",
+    "dqas_plugin.quantization.bins",
     "dqas_plugin.bench.executors",
 )
 

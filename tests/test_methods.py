@@ -105,6 +105,7 @@ def test_nested_means_that_fewer_are_the_first_of_more(selector: Selector, optio
 def test_a_class_of_one(selector: Selector, options: dict[str, Any]) -> None:
     whole = signals(selector)
     view = whole.view(0, whole.members(0)[4:5])
+    options = {**options, "bins": 1} if "bins" in selector.options else options  # there must be a sample for each
     assert picks(selector, view, 1, options) == [0]
 
 

@@ -23,6 +23,7 @@ from dqas_plugin.methods.copies import first_copies
 SingleArray = npt.NDArray[np.float32]
 
 _CHUNK = 1024  # rows in float64 at once
+_REFRESH = 512  # picks after which gains are brought back to float64
 TIE = 1e-12
 """Gains that differ by less than this share of their range are equal: rounding of float64."""
 
@@ -101,7 +102,7 @@ class _Pool:
         # A left side of ones, as that of plain features, need not be multiplied.
         ones = bool((factors.left == 1.0).all())
         self.left = None if ones else factors.left[self.position].astype(np.float32)  # (m, a)
-        self.gain, self.base, self.step = start[self.position], start[self.position], step[self.position]
+        self.gain, self.step = start[self.position], step[self.position]
         # The sums that gains follow from exactly: Σ left ⊗ right over the picks, and their number; at the start of the bin too.
         total = np.zeros((factors.left.shape[1], self.right.shape[1]))
         self.exact, self.exact_base = (total, 0.0), (total, 0.0)
@@ -109,7 +110,7 @@ class _Pool:
         length = self.right.shape[1] + (0 if self.left is None else self.left.shape[1])
         self.rounding = abs(weight) * product_rounding(length) * 2.0**-24
         self.tie = TIE * abs(weight) * len(start)
-        self.slack = self.tie  # how far from exact the gains are
+        self.slack, self.stale = self.tie, 0  # how far from exact the gains are, after how many picks
 
     def pick(self) -> int:
         """Take the best sample out; its position."""
@@ -124,16 +125,17 @@ class _Pool:
             self._remove(best)
         self._update(left, right)
         self.pending.append(position)
+        self.stale += 1
+        if self.stale == _REFRESH:
+            self._refresh()
         return position
 
     def begin_bin(self) -> None:
         """Halve what the picks of this bin changed."""
         self._settle()
-        size = self.size
-        self.gain[:size] = (self.gain[:size] + self.base[:size]) / 2
-        self.base[:size] = self.gain[:size]
         (total, count), (total_before, count_before) = self.exact, self.exact_base
         self.exact = self.exact_base = (total + total_before) / 2, (count + count_before) / 2
+        self._refresh()
 
     def _best(self) -> int:
         """Row of the highest gain, in float64, of the lowest position among equals."""
@@ -144,8 +146,7 @@ class _Pool:
             return best
         self._settle()
         rows = self.position[near]
-        total, count = self.exact
-        exact = self.start[rows] + count * self.all_steps[rows] - self.weight * self.factors.sums(total, rows)
+        exact = self._exact_gains(rows)
         equal = exact >= exact.max() - self.tie
         return int(near[equal][rows[equal].argmin()])
 
@@ -156,10 +157,21 @@ class _Pool:
             self.exact = total + self.factors.total(np.array(self.pending)), count + len(self.pending)
             self.pending.clear()
 
+    def _exact_gains(self, rows: IntArray) -> FloatArray:
+        """Gains of these positions in float64."""
+        total, count = self.exact
+        return self.start[rows] + count * self.all_steps[rows] - self.weight * self.factors.sums(total, rows)
+
+    def _refresh(self) -> None:
+        """Get rid of the rounding that all gains have gathered: the less it is, the fewer of them must be looked at twice."""
+        self._settle()
+        self.gain[: self.size] = self._exact_gains(self.position[: self.size])
+        self.slack, self.stale = self.tie, 0
+
     def _remove(self, row: int) -> None:
         """Put the last row in the place of this one."""
         self.size -= 1
-        for working in (self.position, self.gain, self.base, self.step):
+        for working in (self.position, self.gain, self.step):
             working[row] = working[self.size]
         self.right[row] = self.right[self.size]
         if self.left is not None:
