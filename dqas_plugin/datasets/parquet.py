@@ -1,7 +1,8 @@
 """``parquet:PATH``: a file or a folder in the column layout of the Hugging Face hub.
 
 The image column is a struct ``{bytes, path}`` of which the bytes are read; the label column is an integer. Class names come
-from the ``huggingface`` entry of the schema's metadata (``info.features.<label>.names``) if there is one.
+from the ``huggingface`` entry of the schema's metadata (``info.features.<label>.names``) if there is one. Files of patches, as
+``quantization/patch_files.py`` writes them, have no image column: their images are rebuilt.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,9 @@ from dqas_plugin.datasets.files import content_key, dataset_name
 from dqas_plugin.datasets.folder import TEST_NAMES
 from dqas_plugin.datasets.splits import check_size, require_every_class, stratified_test_mask
 from dqas_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from dqas_plugin.quantization.patch_files import PatchFormat, Rebuild
 
 _IMAGE_NAMES = ("image", "img")
 _LABEL_NAMES = ("label", "labels", "fine_label")
@@ -42,7 +47,7 @@ def load(path: str, *, size: int | None = None, test_share: float = 0.2, seed: i
         size: resize every image to ``size x size`` (bilinear, antialiased); None demands one size.
         test_share: part of each class that is kept for testing if there is no test split.
         seed: of that split.
-        mirror: whether a mirrored image still belongs to its class.
+        mirror: whether a mirrored image still belongs to its class. Where a file that this program wrote says no, it does not.
 
     Raises:
         UserError: nothing there, not parquet, missing columns, bad labels, a damaged image (file and row are named).
@@ -52,11 +57,16 @@ def load(path: str, *, size: int | None = None, test_share: float = 0.2, seed: i
     name = dataset_name(given)
     check_size(size, name)
     roles = [("train", one) for one in train] + [("test", one) for one in test]
-    options = {"size": size} if test else {"size": size, "test_share": test_share, "seed": seed}
+    written = [_Written.open(file) for _, file in roles]
+    mirror = mirror and all(one.mirror for one in written)
+    options: dict[str, object] = {"size": size} if test else {"size": size, "test_share": test_share, "seed": seed}
+    if rebuilt := {(one.patches.rebuild.name, one.patches.rebuild.note or "") for one in written if one.patches}:
+        options["rebuilt"] = sorted(rebuilt)
+        notes = (*notes, *sorted({note for _, note in rebuilt if note}))
     key = content_key("parquet", roles, options)
 
     def source() -> EncodedImages:
-        tables = [_Table.open(file) for _, file in roles]
+        tables = [_Table.open(file, one.patches) for (_, file), one in zip(roles, written, strict=True)]
         labels = np.concatenate([one.labels for one in tables])
         classes = _classes(name, tables, labels)
         if test:
@@ -103,24 +113,49 @@ def _split_of(file: Path, root: Path) -> str:
     return ""
 
 
+class _Patches(NamedTuple):
+    """How a file holds patches, and what makes images of them."""
+
+    kind: PatchFormat
+    rebuild: Rebuild
+
+
+class _Written(NamedTuple):
+    """What a file says that this program wrote; of any other, images that may be mirrored."""
+
+    mirror: bool
+    patches: _Patches | None
+
+    @staticmethod
+    def open(path: Path) -> _Written:
+        from dqas_plugin.quantization import patch_files  # it writes what is read here
+
+        with _reading(path):
+            record = patch_files.recorded(path)
+        kind = patch_files.patch_format(path, record)
+        patches = _Patches(kind, patch_files.rebuilding(path, kind)) if kind else None
+        return _Written(record.get("mirror") is not False, patches)
+
+
 @dataclass(frozen=True)
 class _Table:
-    """One parquet file: its image column, its labels int64 ``[rows]``, and its class names if it has any."""
+    """One parquet file: its image column or patches, its labels int64 ``[rows]``, and its class names if it has any."""
 
     path: Path
     image: str
     labels: IntArray
     names: tuple[str, ...] | None
+    patches: _Patches | None = None
 
     @staticmethod
-    def open(path: Path) -> _Table:
+    def open(path: Path, patches: _Patches | None = None) -> _Table:
         with _reading(path):
             file = pq.ParquetFile(path)
             schema = file.schema_arrow
-        image, label = _image_column(schema, path), _label_column(schema, path)
+        image, label = "" if patches else _image_column(schema, path), _label_column(schema, path)
         with _reading(path):
             column = file.read(columns=[label]).column(0)
-        return _Table(path, image, _labels(column, label, path), _class_names(schema, label))
+        return _Table(path, image, _labels(column, label, path), _class_names(schema, label), patches)
 
 
 @contextmanager
@@ -202,17 +237,27 @@ def _classes(name: str, tables: Sequence[_Table], labels: IntArray) -> tuple[str
 def _batches(tables: Sequence[_Table]) -> Iterator[list[Encoded]]:
     """The encoded images of all files; one row group of one file is in memory at a time."""
     for table in tables:
-        row = 0
-        with _reading(table.path):
-            reader = pq.ParquetFile(table.path, pre_buffer=False).iter_batches(BATCH, columns=[f"{table.image}.bytes"])
+        rows = _rebuilt(table.path, *table.patches) if table.patches else _stored(table.path, table.image)
         while True:
             with _reading(table.path):
-                batch = next(reader, None)
-                if batch is None:
-                    break
-                contents = batch.column(0).flatten()[0].to_pylist()  # flatten: a null struct gives null bytes
-            yield [_encoded(table.path, row + offset, one) for offset, one in enumerate(contents)]
-            row += len(contents)
+                batch = next(rows, None)
+            if batch is None:
+                break
+            yield batch
+
+
+def _rebuilt(path: Path, kind: PatchFormat, rebuild: Rebuild) -> Iterator[list[Encoded]]:
+    from dqas_plugin.quantization.patch_files import rebuilt
+
+    return rebuilt(path, kind, rebuild)
+
+
+def _stored(path: Path, image: str) -> Iterator[list[Encoded]]:
+    row = 0
+    for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(BATCH, columns=[f"{image}.bytes"]):
+        contents = batch.column(0).flatten()[0].to_pylist()  # flatten: a null struct gives null bytes
+        yield [_encoded(path, row + offset, one) for offset, one in enumerate(contents)]
+        row += len(contents)
 
 
 def _encoded(path: Path, row: int, content: bytes | None) -> Encoded:
