@@ -48,7 +48,9 @@ def dqas_register_refiners(register: Callable[..., None]) -> None:
     """Add rules that spend the last part of the budget whatever the class. Called once, after all plugins are loaded.
 
     :param register: ``register(refiner)`` with what ``@refiner(...)`` made: ``(signals, selected, budget, rng)`` -> the
-        dataset indices to add, ``budget`` of them, none of them selected already.
+        dataset indices to add, at most ``budget`` of them, none of them selected already; what is left of the budget is
+        drawn from every class alike. The signals, if it needs any, are those of a network trained on an even random draw of
+        about the budget.
     """
 
 

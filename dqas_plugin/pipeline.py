@@ -111,4 +111,4 @@ def prepare(request: SelectionRequest) -> None:
     if steps.needs:
         _ = steps.signals
     if steps.probes:
-        steps.probe_features()
+        steps.probe_signals("allocation")

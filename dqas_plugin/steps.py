@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from dqas_plugin.allocation import Allocation, Evaluate, allocate
+from dqas_plugin.allocation.rounding import round_counts
 from dqas_plugin.contracts import Selector, Size
 from dqas_plugin.data import BoolArray, ImageDataset, IntArray
 from dqas_plugin.errors import PluginError, UserError, unknown_name
@@ -43,9 +43,9 @@ class Steps:
         self.allocator = allocator
         self.refiner = None if request.refiner is None else plugins().refiners[request.refiner]
         self.selector, self.ready, self.options = self._method()
-        needs = (self.selector.needs if self.selector else frozenset()) | (self.refiner.needs if self.refiner else frozenset())
-        self.needs: frozenset[str] = frozenset(needs) - {"images"}
-        self.probes = allocator.trains and request.proxy == "probe"
+        self.needs: frozenset[str] = (self.selector.needs if self.selector else frozenset()) - {"images"}
+        self.refines = self.refiner is not None and bool(self.refiner.needs - {"images"})
+        self.probes = self.refines or (allocator.trains and request.proxy == "probe")
         if request.proxy not in PROXIES:
             raise unknown_name("proxy", request.proxy, PROXIES)
         self._check_budget()
@@ -114,8 +114,8 @@ class Steps:
 
     @property
     def _trainings(self) -> int:
-        """How many networks are trained where any is: one for a refiner too."""
-        return 1 if self.selector is None or not self.selector.needs - {"images"} else self.selector.trainings(self.options)
+        """How many networks are trained where any is."""
+        return 1 if self.selector is None else self.selector.trainings(self.options)
 
     def _computed(self, step: str, **wanted: Any) -> Signals:
         """Signals, from the cache if they are there: then the time that making them took is counted all the same."""
@@ -170,10 +170,14 @@ class Steps:
             **self.options,
         )
         for note in found.provenance["notes"]:
-            if note not in self.notes:
-                self.notes.append(note)
-                request.report(note)
+            self._note(note)
         return found
+
+    def _note(self, text: str) -> None:
+        """Tell people, and write it down, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.request.report(text)
 
     def _sizes(self) -> IntArray:
         """Candidates in each class."""
@@ -223,19 +227,21 @@ class Steps:
             held_out = HeldOut.of(self.labels, even, np.zeros(len(self.labels), dtype=bool))
             trains = training_evaluator(request.data, self.build, request.recipe, pick, held_out, request.device)
             return trains, held_out.overlap
-        features, used = self.probe_features()
+        signals, used = self.probe_signals("allocation")
+        assert signals.features is not None
         held_out = HeldOut.of(self.labels, even, used)
-        return probe_evaluator(features, self.labels, pick, held_out, even, request.recipe.prior), held_out.overlap
+        return probe_evaluator(signals.features, self.labels, pick, held_out, even, request.recipe.prior), held_out.overlap
 
-    def probe_features(self) -> tuple[torch.Tensor, BoolArray]:
-        """Features of the probe's network for all images, and the mask of those that it was trained on."""
+    def probe_signals(self, step: str) -> tuple[Signals, BoolArray]:
+        """What the probe's network says of all images, and the mask of those that it was trained on.
+
+        To the other images it is what a network trained on the selection will be; all methods share it.
+        """
         request = self.request
         used = np.zeros(len(self.labels), dtype=bool)
         even = self._even(np.bincount(self.labels, minlength=request.data.num_classes).astype(np.int64))
         used[even_draw(self.labels, even, request.seed)] = True
-        signals = self._computed("allocation", trained_on=np.flatnonzero(used))
-        assert signals.features is not None
-        return signals.features, used
+        return self._computed(step, trained_on=np.flatnonzero(used)), used
 
     def _picker(self, ranking: Ranking) -> Callable[[IntArray, BoolArray], IntArray]:
         """Picks for an evaluation: the best ``counts[c]`` of each class that are not held out (all there are if too few)."""
@@ -276,21 +282,36 @@ class Steps:
     def _refined(self, selected: IntArray) -> IntArray:
         """What the refiner adds, checked; with restricted candidates it sees only them and what is selected."""
         assert self.refiner is not None
-        request, signals = self.request, self.signals
+        request = self.request
+        signals = self.probe_signals("refinement")[0] if self.refines else self.signals
         seen = np.arange(len(self.labels))
         if request.candidates is not None:
             seen = np.union1d(request.candidates, selected)
             signals = signals.subset(seen)
         rng = generator(request.seed, "refine")
         added = np.asarray(self.refiner(signals, np.searchsorted(seen, selected), self.added, rng))
-        sound = added.shape == (self.added,) and added.dtype.kind in "iu" and len(np.unique(added)) == len(added)
-        if not sound or added.min() < 0 or added.max() >= len(seen) or np.isin(seen[added], selected).any():
+        sound = added.ndim == 1 and len(added) <= self.added and len(np.unique(added)) == len(added)
+        if sound and len(added):
+            sound = added.dtype.kind in "iu" and added.min() >= 0 and added.max() < len(seen)
+        if not sound or (len(added) and np.isin(seen[added], selected).any()):
             raise PluginError(
-                f"the refiner '{self.refiner.name}' must return {self.added} different samples, none of them selected yet: "
-                "mend it, or use another refiner"
+                f"the refiner '{self.refiner.name}' must return at most {self.added} different samples, none of them selected "
+                "yet: mend it, or use another refiner"
             )
-        chosen: IntArray = seen[added].astype(np.int64)
-        return chosen
+        chosen: IntArray = seen[added.astype(np.int64)]
+        return np.concatenate([chosen, self._filled(seen, np.concatenate([selected, chosen]), rng)])
+
+    def _filled(self, allowed: IntArray, taken: IntArray, rng: np.random.Generator) -> IntArray:
+        """What a refiner left of its share, drawn from every class alike."""
+        missing = self.request.budget - len(taken)
+        if not missing:
+            return taken[:0]
+        free = np.setdiff1d(allowed, taken)
+        members = [free[self.labels[free] == label] for label in range(self.request.data.num_classes)]
+        left = np.array([len(one) for one in members], dtype=np.int64)
+        counts = round_counts(np.ones(len(left)), missing, left, floor=0)
+        self._note(f"the refiner added {self.added - missing} images; the other {missing} of its share were drawn at random")
+        return np.concatenate([rng.choice(one, count, replace=False) for one, count in zip(members, counts, strict=True)])
 
     def _provenance(self, ranking: Ranking, allocation: Allocation) -> dict[str, Any]:
         request = self.request

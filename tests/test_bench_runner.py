@@ -271,7 +271,7 @@ def test_the_reporter_hears_it_all(tmp_path: Path) -> None:
     lines = stream.getvalue().splitlines()
     assert lines[:4] == [
         "features for all methods: 2 to compute",
-        "probes for class counts: 2 to train",
+        "probes for class counts and refinement: 2 to train",
         "selections: 6 to make",
         "trainings: 6 to do",
     ]

@@ -267,10 +267,33 @@ def test_a_refiner_keeps_to_the_candidates() -> None:
     assert chosen.indices.max() <= 44
 
 
-@pytest.mark.parametrize("added", [[0, 1], [0, 0, 1], [-1, 0, 1], [0, 1, 99], [0.5, 1, 2]])
+def test_what_a_refiner_leaves_is_drawn_from_every_class_alike(registered: Any) -> None:
+    data = toy()
+    registered(dqas_register_refiners=refiner("modest")(lambda signals, selected, budget, rng: np.setdiff1d([0, 1], selected)))
+    chosen = select(data, np.arange(47, 1, -1), budget=16, refiner="modest", refine_share=0.5)
+    assert set(chosen.indices[8:10].tolist()) == {0, 1}
+    drawn = np.bincount(data.labels.numpy()[chosen.indices[10:]], minlength=3)
+    assert drawn.tolist() == [2, 2, 2]
+    assert "the other 6 of its share were drawn at random" in chosen.provenance["notes"][0]
+
+
+def test_a_refiner_reads_a_network_that_has_not_seen_most_images(registered: Any) -> None:
+    seen = []
+
+    def look(signals: Any, selected: Any, budget: int, rng: Any) -> Any:
+        seen.append(signals)
+        return np.setdiff1d(np.arange(48), selected)[:budget]
+
+    registered(dqas_register_refiners=refiner("looks", needs={"features", "logits"})(look))
+    select(toy(), "random", budget=12, refiner="looks", refine_share=0.25, recipe=SHORT)
+    assert seen[0].features.shape[0] == seen[0].logits.shape[0] == len(toy())
+    assert seen[0].margins is None  # that of all images has them
+
+
+@pytest.mark.parametrize("added", [[0, 1, 2, 3], [0, 0, 1], [-1, 0, 1], [0, 1, 99], [0.5, 1, 2]])
 def test_a_refiners_broken_promise_names_it(registered: Any, added: list[Any]) -> None:
     registered(dqas_register_refiners=refiner("broken")(lambda signals, selected, budget, rng: np.array(added)))
-    with pytest.raises(PluginError, match="the refiner 'broken' must return 3 different samples"):
+    with pytest.raises(PluginError, match="the refiner 'broken' must return at most 3 different samples"):
         select(toy(), "random", budget=12, refiner="broken", refine_share=0.25)
 
 

@@ -82,7 +82,8 @@ def estimate(
     workers = jobs or (default_jobs() if device.startswith("cpu") else 1)
     proxies = _proxies(left)
     searches = [cell for cell in left if cell.allocator not in ("uniform", "proportional")]
-    probes = {(cell.proxy_key, cell.budget): cell for cell in searches if cell.proxy == "probe"}
+    probing = [cell for cell in left if _refines(cell) or (cell in searches and cell.proxy == "probe")]
+    probes = {(cell.proxy_key, cell.budget): cell for cell in probing}
     speeds: dict[str, float] = {}
 
     def cost(cell: Cell, images: float) -> float:
@@ -140,14 +141,19 @@ def _proxies(cells: Sequence[Cell]) -> dict[str, tuple[Cell, int, float]]:
     return {key: (cell, count, _proxy_images(cell, count, perturbed)) for key, (cell, count, perturbed) in wanted.items()}
 
 
+def _refines(cell: Cell) -> bool:
+    """Whether a refiner reads the probe's network."""
+    from dqas_plugin.plugins import plugins
+
+    return cell.refiner is not None and bool(plugins().refiners[cell.refiner].needs - {"images"})
+
+
 def _reads(cell: Cell) -> tuple[int, bool]:
     """How many proxy trainings a cell's method reads, and whether it also needs DeepFool's perturbations."""
     from dqas_plugin.lookup import resolve_method
 
     found, preset = resolve_method(cell.method)
     trainings = found.trainings({**preset, **cell.method_options}) if isinstance(found, Selector) else 0
-    if not trainings:
-        return int(cell.refiner is not None), False
     return trainings, isinstance(found, Selector) and "perturbations" in found.needs
 
 

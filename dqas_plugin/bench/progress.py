@@ -13,7 +13,7 @@ from dqas_plugin.bench.grid import Cell
 
 _PHASES = {
     "features": "features for all methods: {} to compute",
-    "probes": "probes for class counts: {} to train",
+    "probes": "probes for class counts and refinement: {} to train",
     "selections": "selections: {} to make",
     "trainings": "trainings: {} to do",
 }

@@ -186,12 +186,12 @@ class _Driver:
         shared: defaultdict[str, dict[str, Task]] = defaultdict(dict)
         probes: defaultdict[str, dict[str, Task]] = defaultdict(dict)
         for cell in cells:
-            even = replace(cell, allocator="uniform", allocator_options={}, goal="mean", proxy="probe")
+            even = replace(cell, allocator="uniform", allocator_options={}, refiner=None, goal="mean", proxy="probe")
             if not even.is_baseline:
-                shared[cell.proxy_key].setdefault(hashed([cell.method, cell.refiner]), self._task(even))
-            if cell.allocator != "uniform":
+                shared[cell.proxy_key].setdefault(hashed(cell.method), self._task(even))
+            if cell.allocator != "uniform" or cell.refiner is not None:
                 budget = [cell.proxy_key, cell.recipe.as_dict(), cell.budget, cell.refiner, cell.refine_share]
-                probes[hashed(budget)].setdefault(hashed([cell.allocator, cell.proxy]), self._task(cell))
+                probes[hashed(budget)].setdefault(hashed([cell.allocator, cell.proxy, cell.refiner]), self._task(cell))
         for name, groups in (("features", shared), ("probes", probes)):
             preparations = [Preparation(tuple(tasks.values())) for tasks in groups.values()]
             for _ in self._phase(pool, name, self.steps.prepare, preparations):

@@ -1,14 +1,11 @@
-"""Refiners spend the last part of the budget on single samples, whatever their class."""
+"""The control that every refiner has to beat."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 
 from dqas_plugin.contracts import refiner
 from dqas_plugin.data import IntArray
-from dqas_plugin.hookspecs import hookimpl
 from dqas_plugin.signals import Signals
 
 
@@ -27,9 +24,3 @@ def random_refiner(signals: Signals, selected: IntArray, budget: int, rng: np.ra
     """
     free = np.setdiff1d(np.arange(len(signals.labels)), selected)
     return rng.choice(free, budget, replace=False)
-
-
-@hookimpl
-def dqas_register_refiners(register: Callable[..., None]) -> None:
-    """Register the built-in refiners."""
-    register(random_refiner)
