@@ -103,6 +103,23 @@ def compute_signals(
     return replace(found, runs=runs, proxy={**found.proxy, "seconds": seconds})
 
 
+def trained_network(
+    data: ImageDataset, model: str, build: Build, recipe: Recipe, seed: int, *, device: torch.device | str = "cpu"
+) -> tuple[Callable[[], Network], str]:
+    """The network whose signals all methods share, as a function that trains it if the cache has none; and what names it.
+
+    Args:
+        data: as for :func:`compute_signals`, like the others.
+    """
+    proxy = _Proxy(data, model, build, recipe, resolve_device(device), None, None)
+
+    def network() -> Network:
+        proxy.signals(seed)
+        return proxy.network(seed)
+
+    return network, proxy.entry(seed).name
+
+
 class _Proxy:
     """The trainings of one network on one dataset, by seed."""
 

@@ -18,6 +18,7 @@ import click
 from dqas_cli.bench import bench
 from dqas_cli.doctor import doctor
 from dqas_cli.listing import list_
+from dqas_cli.quantize import quantize
 from dqas_cli.select import select
 from dqas_plugin.errors import DqasError, PluginError, UserError, unknown_name
 from dqas_plugin.versions import installed
@@ -180,7 +181,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (bench, select, list_, doctor):
+for _command in (bench, select, quantize, list_, doctor):
     cli.add_command(_command)
 
 

@@ -1,0 +1,253 @@
+"""Dataset quantization from end to end: figure 2(a) of the paper (DQ) and 2(b) (DQAS).
+
+DQ makes bins of the original images and drops patches of what is chosen. DQAS drops patches first and makes bins of the
+rebuilt images, so that what is chosen is what will be trained on (Equation 8); class counts are chosen, and the last samples
+added by expected error reduction.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dqas_plugin.budget import budget_of
+from dqas_plugin.data import ImageDataset
+from dqas_plugin.errors import UserError, unknown_name
+from dqas_plugin.lookup import resolve_model
+from dqas_plugin.pipeline import run_request
+from dqas_plugin.quantization.bins import BINS, bin_sizes
+from dqas_plugin.quantization.contact_sheet import contact_sheet
+from dqas_plugin.quantization.patch_files import Written, write_images, write_patches
+from dqas_plugin.quantization.patches import PatchedImages, describe_ratio
+from dqas_plugin.quantization.rebuilding import PatchSettings, Rebuilt, rebuilt_dataset
+from dqas_plugin.recipes import Recipe
+from dqas_plugin.request import SelectionRequest
+from dqas_plugin.selection import Selection
+from dqas_plugin.trained_signals import trained_network
+
+PIPELINES = ("dqas", "dq")
+BINS_ON = ("reconstructed", "original")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a quantization does; the ablations of Tables 3 and 4 are its fields.
+
+    Attributes:
+        patches: which patches are dropped; None: none are, and images stay as they are.
+        bins_on: whose features the bins are made of.
+        allocator: rule for the class counts.
+        refiner: rule for the last samples, or None.
+        refine_share: their share of the budget.
+        bins: how many.
+        objective: what fills the bins, see :func:`dqas_plugin.quantization.bins.graphcut_bins`.
+    """
+
+    patches: PatchSettings | None
+    bins_on: str
+    allocator: str = "uniform"
+    refiner: str | None = None
+    refine_share: float = 0.1
+    bins: int = BINS
+    objective: str = "eq7"
+
+
+def plan_of(
+    pipeline: str,
+    patches: PatchSettings | None,
+    *,
+    adaptive: bool = True,
+    bins_on: str | None = None,
+    refine_share: float = 0.1,
+    bins: int = BINS,
+) -> Plan:
+    """The plan of a pipeline, with what is changed of it.
+
+    Args:
+        pipeline: ``dqas``, or ``dq``: even counts, bins of the original images by DQ's own gains.
+        patches: None drops no patches.
+        adaptive: for ``dqas``: choose class counts and refine.
+        bins_on: ``original`` or ``reconstructed``; default: as the pipeline does it.
+        refine_share: for ``dqas``; 0 refines nothing.
+        bins: how many.
+
+    Raises:
+        UserError: for another word.
+    """
+    if pipeline not in PIPELINES:
+        raise unknown_name("pipeline", pipeline, PIPELINES)
+    if bins_on is not None and bins_on not in BINS_ON:
+        raise unknown_name("kind of images to make bins of", bins_on, BINS_ON)
+    if pipeline == "dq":
+        return Plan(patches, bins_on or "original", bins=bins, objective="dq")
+    full = Plan(patches, bins_on or "reconstructed", bins=bins)
+    if not adaptive:
+        return full
+    return replace(full, allocator="adaptive", refiner="error-reduction" if refine_share else None, refine_share=refine_share)
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """S': what is chosen, and what is kept of it.
+
+    Attributes:
+        original: the training images that were chosen from.
+        selection: of them.
+        rebuilt: masks and rebuilt images of all of them; None where no patches were dropped.
+        ratio: what the numbers come to, in words.
+        plan: as it was done.
+    """
+
+    original: ImageDataset
+    selection: Selection
+    rebuilt: Rebuilt | None
+    ratio: str
+    plan: Plan
+
+    @property
+    def images(self) -> ImageDataset:
+        """The chosen images, rebuilt, in the order of the selection."""
+        source = self.original if self.rebuilt is None else self.rebuilt.data
+        return source.subset(self.selection.indices)
+
+    def write(self, folder: Path, test: ImageDataset, *, rebuilt: bool = False) -> list[Written]:
+        """Write S' and the test split as parquet, the selection, and a contact sheet into a new or empty folder.
+
+        Args:
+            folder: made if it is missing.
+            test: the test split, unchanged, so that the folder loads as a dataset.
+            rebuilt: write rebuilt images instead of patches and masks.
+
+        Raises:
+            UserError: if something is in the folder, or it cannot be written.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} is there already and not an empty folder: choose another name")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+                whole = Path(temporary) / "whole"
+                written = [*self._write_train(whole, as_images=rebuilt), write_images(whole, test, split="test")]
+                self.selection.save(whole / "selection.npz")
+                whole.rename(folder)
+        except OSError as error:
+            raise UserError(f"cannot write {folder} ({error.strerror or error}): choose another folder") from error
+        return [one._replace(path=folder / one.path.name) for one in written]
+
+    def _write_train(self, folder: Path, *, as_images: bool) -> list[Written]:
+        """S' and its contact sheet; an autoencoder that rebuilds it goes with it."""
+        found, patches, rows = self.rebuilt, self.plan.patches, torch.from_numpy(self.selection.indices)
+        if found is None or patches is None:
+            return [write_images(folder, self.images)]
+        part, images = self.original.subset(self.selection.indices), self.images
+        contact_sheet(folder / "contact-sheet.png", part, found.keep[rows], images.images)
+        if as_images:
+            return [write_images(folder, images)]
+        weights = None if found.mae is None else Path(shutil.copy(found.mae, folder / "autoencoder.pt"))
+        kept = PatchedImages.of(part.images, found.keep[rows])
+        return [write_patches(folder, part, kept, drop_rate=patches.drop_rate, mae=weights)]
+
+
+def quantize(
+    data: ImageDataset,
+    plan: Plan,
+    *,
+    ratio: float | None = None,
+    aipc: float | None = None,
+    model: str,
+    recipe: Recipe,
+    seed: int = 0,
+    device: str = "cpu",
+    goal: str = "mean",
+    proxy: str = "probe",
+    report: Callable[[str], None] = lambda words: None,
+) -> Quantized:
+    """Choose images and patches such that they are ``ratio`` of the data together.
+
+    Every stage is kept in the cache: the proxy, the masks and rebuilt images, the signals of those.
+
+    Args:
+        data: the training images.
+        plan: see :func:`plan_of`.
+        ratio: data to keep; the images chosen are ``ratio / patch keep ratio`` of all. Give this or ``aipc``.
+        aipc: the same as images per class: so many whole images' worth.
+        model: network of Grad-CAM, features and probe.
+        recipe: how it is trained.
+        seed: of everything random.
+        device: where networks are trained.
+        goal: of the allocator.
+        proxy: of the allocator.
+        report: told what is done.
+
+    Raises:
+        UserError: for budgets that cannot be met, and whatever the steps raise.
+    """
+    kept = 1.0 if plan.patches is None else plan.patches.keep_ratio(data)
+    wanted = budget_of(len(data), data.num_classes, ratio=ratio, aipc=aipc)
+    budget = round(wanted / kept)
+    if budget > len(data):
+        raise UserError(
+            f"a data keep ratio of {wanted / len(data):.4g} with {kept:.0%} of the patches takes {budget:,} images, more than "
+            f"the {len(data):,} there are: lower the ratio to {kept:.4g} or the drop rate"
+        )
+    for name, size in zip(data.classes, data.class_sizes, strict=True):
+        bin_sizes(int(size), plan.bins, name=f"class '{name}'")  # too few are known before anything is trained
+    words = _in_words(data, plan, budget)
+    report(words)
+    found = None if plan.patches is None else _rebuilt(data, plan.patches, model, recipe, seed, device, report)
+    source = data if found is None or plan.bins_on == "original" else found.data
+    request = SelectionRequest(
+        source,
+        "bins",
+        budget,
+        method_options={"bins": plan.bins, "objective": plan.objective},
+        allocator=plan.allocator,
+        refiner=plan.refiner,
+        refine_share=plan.refine_share,
+        goal=goal,
+        proxy=proxy,
+        model=model,
+        recipe=recipe,
+        seed=seed,
+        device=device,
+        report=report,
+    )
+    chosen = run_request(request)
+    own: dict[str, Any] = {
+        "dataset": data.name,
+        "fingerprint": data.fingerprint,
+        "ratio": budget / len(data),
+        "data_ratio": words,
+        "bins_on": plan.bins_on,
+        "patch_scores": None if found is None else found.scores,
+        "rebuild": None if plan.patches is None else plan.patches.rebuild,
+    }
+    return Quantized(data, replace(chosen, provenance={**chosen.provenance, **own}), found, words, plan)
+
+
+def _in_words(data: ImageDataset, plan: Plan, budget: int) -> str:
+    share = budget / len(data)
+    if plan.patches is None:
+        return f"sample ratio {share:.4%}: no patches are dropped"
+    return describe_ratio(share, plan.patches.patches(data), plan.patches.drop_rate)
+
+
+def _rebuilt(
+    data: ImageDataset,
+    patches: PatchSettings,
+    model: str,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    report: Callable[[str], None],
+) -> Rebuilt:
+    build = resolve_model(model)
+    network, identity = trained_network(data, model, build, recipe, seed, device=device)
+    report("dropping patches, and rebuilding the images from the others")
+    return rebuilt_dataset(data, patches, network, identity=identity, device=device, seed=seed, report=report)
