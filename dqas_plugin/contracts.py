@@ -85,6 +85,8 @@ class Selector(Entry):
         differs: one line: what the published method does otherwise than the default, or where programs differ.
         memory: what ranking a class takes in bytes, beyond its signals, ``f(size)``, if possible no more than ``size.limit``;
             None: in proportion to the signals.
+        quantizes: networks are trained on images rebuilt from their informative patches, and as many more of them are chosen
+            as take the same room; whose features the choice reads, ``original`` or ``reconstructed``. None: whole images.
     """
 
     family: str = "other"
@@ -93,6 +95,7 @@ class Selector(Entry):
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     differs: str = ""
     memory: Callable[[Size], int] | None = None
+    quantizes: str | None = None
 
     def trainings(self, options: Mapping[str, Any]) -> int:
         """Of how many trained networks it reads the output, with these options set; 0 if of none."""
@@ -170,6 +173,7 @@ def selector(
     variants: Mapping[str, Mapping[str, Any]] | None = None,
     differs: str = "",
     memory: Callable[[Size], int] | None = None,
+    quantizes: str | None = None,
 ) -> Callable[[Callable[..., Any]], Selector]:
     """Make a selector of a function ``f(view, budget, rng)``; the result still works as that function."""
     unknown = set(needs) - SIGNALS
@@ -177,9 +181,8 @@ def selector(
         raise ValueError(f"selector '{name}' needs unknown signals {sorted(unknown)}; choose from {sorted(SIGNALS)}")
 
     def make(function: Callable[..., Any]) -> Selector:
-        return Selector(
-            name, function, title or name, source, family, frozenset(needs), nested, dict(variants or {}), differs, memory
-        )
+        own = (frozenset(needs), nested, dict(variants or {}), differs, memory, quantizes)
+        return Selector(name, function, title or name, source, family, *own)
 
     return make
 

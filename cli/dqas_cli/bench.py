@@ -26,6 +26,8 @@ TABLE_2 = (
     "margin",
     "facility-location",
     "graphcut",
+    "dq",
+    "dqas",
 )
 """Rows of Table 2 of the paper, in its order; ``--method all`` means those of them that are registered."""
 
@@ -55,6 +57,7 @@ TABLE_2 = (
 )
 @options.method_options
 @options.counts_options
+@options.quantization_options
 @options.training_options
 @click.option(
     "--seeds", **options.one(options.read_count, "NUMBER"), default="3", show_default=True, help="Repetitions: seeds 0, 1, …"
@@ -87,6 +90,12 @@ def bench(
     refine_share: float,
     proxy: str,
     goal: str,
+    bins_on: str | None,
+    no_patches: bool,
+    drop_rate: float,
+    patch_size: int | None,
+    patch_scores: str,
+    rebuild: str,
     model: str,
     recipe_name: str,
     epochs: int | None,
@@ -144,6 +153,14 @@ def bench(
         features=features,
         max_memory=max_memory,
         method_options=options.chosen_method_options(names, method_options),
+        patches={
+            "keep": no_patches,
+            "drop_rate": drop_rate,
+            "size": patch_size,
+            "scores": patch_scores,
+            "rebuild": rebuild,
+        },
+        bins_on=bins_on,
     )
     if estimate:
         click.echo(library.estimate(cells, results, jobs=jobs, device=place))

@@ -229,6 +229,38 @@ def counts_options(function: F) -> F:
     )(function)
 
 
+def quantization_options(function: F) -> F:
+    """What is kept of an image: ``--drop-rate`` and what belongs to it."""
+    return _together(
+        (
+            click.option(
+                "--bins-on",
+                metavar="[original|reconstructed]",
+                help="Whose features the bins of dq and dqas are made of.  [default: original for dq]",
+            ),
+            click.option("--no-patches", is_flag=True, help="dq and dqas keep whole images."),
+            click.option(
+                "--drop-rate", type=float, default=0.25, show_default=True, help="Share of the patches that they drop."
+            ),
+            click.option("--patch-size", **one(read_count, "PIXELS"), help="Side of a patch.  [default: by image size]"),
+            click.option(
+                "--patch-scores",
+                **one_of("patch score", ("grad-cam", "saliency")),
+                default="grad-cam",
+                show_default=True,
+                help="What tells informative patches.",
+            ),
+            click.option(
+                "--rebuild",
+                **one_of("way to rebuild images", ("harmonic", "mae")),
+                default="harmonic",
+                show_default=True,
+                help="Harmonic inpainting, or a masked autoencoder that is trained here.",
+            ),
+        )
+    )(function)
+
+
 def chosen_recipe(name: str, epochs: int | None, iterations: int | None, prior: str) -> Recipe:
     """The recipe of that name with what the options change."""
     if epochs is not None and iterations is not None:

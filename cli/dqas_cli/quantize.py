@@ -35,27 +35,8 @@ from dqas_plugin.errors import UserError
     show_default=True,
     help="Part of the images that error reduction adds, with dqas.",
 )
-@click.option(
-    "--bins-on", metavar="[original|reconstructed]", help="Whose features bins are made of.  [default: the pipeline's]"
-)
+@options.quantization_options
 @click.option("--bins", **options.one(options.read_count, "NUMBER"), default="10", show_default=True, help="How many bins.")
-@click.option("--no-patches", is_flag=True, help="Keep whole images.")
-@click.option("--drop-rate", type=float, default=0.25, show_default=True, help="Share of the patches of an image to drop.")
-@click.option("--patch-size", **options.one(options.read_count, "PIXELS"), help="Side of a patch.  [default: by image size]")
-@click.option(
-    "--patch-scores",
-    **options.one_of("patch score", ("grad-cam", "saliency")),
-    default="grad-cam",
-    show_default=True,
-    help="What tells informative patches.",
-)
-@click.option(
-    "--rebuild",
-    **options.one_of("way to rebuild images", ("harmonic", "mae")),
-    default="harmonic",
-    show_default=True,
-    help="Harmonic inpainting, or a masked autoencoder, trained here unless --mae-weights.",
-)
 @click.option("--mae-weights", type=click.Path(path_type=Path), help="Weights of a masked autoencoder; means --rebuild mae.")
 @options.training_options
 @click.option(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,10 +131,13 @@ def request(cell: Cell, device: str) -> SelectionRequest:
     """The cell as a request to the pipeline."""
     from dqas_plugin.pipeline import SelectionRequest
 
+    data, budget = load(cell.dataset).train, cell.budget
+    if cell.quantization is not None:
+        data, budget = _quantized(cell, device, for_training=False)
     return SelectionRequest(
-        data=load(cell.dataset).train,
+        data=data,
         method=cell.method,
-        budget=cell.budget,
+        budget=budget,
         allocator=cell.allocator,
         allocator_options=dict(cell.allocator_options),
         refiner=cell.refiner,
@@ -149,6 +152,22 @@ def request(cell: Cell, device: str) -> SelectionRequest:
         features=cell.features,
         max_memory=cell.max_memory,
     )
+
+
+def _quantized(cell: Cell, device: str, *, for_training: bool) -> tuple[ImageDataset, int]:
+    """The images that a method which quantizes reads, or that are trained on, and how many of them take the budget's room."""
+    from dqas_plugin.quantization.quantize import images_for, rebuilt_by_proxy
+    from dqas_plugin.quantization.rebuilding import PatchSettings
+
+    assert cell.quantization is not None
+    data, described = load(cell.dataset).train, cell.quantization["patches"]
+    if described is None:
+        return data, cell.budget
+    settings = PatchSettings(**described)
+    budget = images_for(cell.budget, data, settings)
+    if not for_training and cell.quantization["bins_on"] == "original":
+        return data, budget
+    return rebuilt_by_proxy(data, settings, cell.model, cell.recipe, cell.seed, device).data, budget
 
 
 def prepare_signals(preparation: Preparation) -> None:
@@ -166,6 +185,8 @@ def make_selection(task: Task) -> Chosen:
 
     with threads(task.device):
         selection = run_request(request(task.cell, task.device))
+    original = load(task.cell.dataset).train  # whatever images were read, those of the dataset are chosen
+    selection = replace(selection, provenance={**selection.provenance, "fingerprint": original.fingerprint})
     selection.save(task.path)
     return _chosen(selection)
 
@@ -188,9 +209,10 @@ def train_on_selection(task: Task) -> Result:
     order = np.argsort(selection.indices)  # the same set is the same training, whoever chose it
     weights = None if selection.weights is None else torch.from_numpy(selection.weights[order])
     with threads(task.device):
+        images = data.train if cell.quantization is None else _quantized(cell, task.device, for_training=True)[0]
         trained = train(
             resolve_model(cell.model),
-            data.train.subset(selection.indices[order]),
+            images.subset(selection.indices[order]),
             cell.recipe,
             cell.seed,
             device=task.device,

@@ -93,6 +93,9 @@ class Cell:
         max_memory: what ranking a class may take, in bytes.
         method_file: digest of the file that the method's name or the features point to (``ranking:FILE``,
             ``timm:NAME@FILE``), or None.
+        quantization: for methods that quantize: ``bins_on``, and the fields of
+            :class:`dqas_plugin.quantization.rebuilding.PatchSettings` in ``patches`` (None: whole images). The budget is then
+            what the kept patches take, in whole images. None for the other methods.
     """
 
     dataset: DatasetReference
@@ -113,6 +116,7 @@ class Cell:
     features: str = "proxy"
     max_memory: int = MAX_MEMORY
     method_file: str | None = None
+    quantization: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @cached_property
     def key(self) -> str:
@@ -124,13 +128,18 @@ class Cell:
         del content["label"], content["recipe"]["name"]
         if self.refiner is None:
             del content["refine_share"]
+        if self.quantization is None:
+            del content["quantization"]
         return hashed(content)
 
     def training_configuration(self, selection: str) -> dict[str, Any]:
         """Everything that the training of a selection (by its digest) depends on; its hash is the key of the training."""
         recipe = self.recipe.as_dict()
         del recipe["name"], recipe["proxy_epochs"]
+        # Which patches are dropped depends on the proxy.
+        images = {} if self.quantization is None else {"patches": self.quantization["patches"], "proxy": self.proxy_key}
         return {
+            **images,
             "format": RESULT_FORMAT,
             "dataset": self.dataset.identity(),
             "selection": selection,
@@ -198,6 +207,8 @@ def plan(
     max_memory: int = MAX_MEMORY,
     method_options: Mapping[str, Any] | None = None,
     allocator_options: Mapping[str, Any] | None = None,
+    patches: Mapping[str, Any] | None = None,
+    bins_on: str | None = None,
 ) -> list[Cell]:
     """The cells of a grid: ``random`` with even counts, each method with even counts, and each with each allocator.
 
@@ -219,6 +230,9 @@ def plan(
         max_memory: what ranking a class may take, in bytes.
         method_options: options for those of the methods that have them.
         allocator_options: options for the allocators.
+        patches: for methods that quantize: fields of :class:`dqas_plugin.quantization.rebuilding.PatchSettings`, with ``keep``
+            true to drop none.
+        bins_on: for them: ``original`` or ``reconstructed``; default: as the method does it.
 
     Raises:
         UserError: for an unknown name, or a number out of range.
@@ -240,6 +254,8 @@ def plan(
     search = {"goal": goal, "proxy": proxy, "allocator_options": dict(allocator_options or {})}
     variants = _variants(allocators, refinement, search)
     own = _own_settings(methods, features, method_options or {})
+    for method, quantization in _quantizations(methods, patches or {}, bins_on).items():
+        own[method]["quantization"] = quantization
     cells = []
     for label, budget in budgets:
         for method in dict.fromkeys(["random", *methods]):
@@ -327,6 +343,29 @@ def _own_settings(methods: Sequence[str], features: str, method_options: Mapping
         if name not in known:
             raise unknown_name("method option", name, known)
     return settings
+
+
+def _quantizations(methods: Sequence[str], patches: Mapping[str, Any], bins_on: str | None) -> dict[str, dict[str, Any]]:
+    """For every method that quantizes, how.
+
+    Raises:
+        UserError: for a word that means nothing.
+    """
+    from dqas_plugin.lookup import resolve_method
+    from dqas_plugin.quantization.quantize import BINS_ON
+    from dqas_plugin.quantization.rebuilding import PatchSettings
+
+    if bins_on is not None and bins_on not in BINS_ON:
+        raise unknown_name("kind of images to make bins of", bins_on, BINS_ON)
+    given = dict(patches)
+    keep = given.pop("keep", False)
+    described = None if keep else {name: one for name, one in asdict(PatchSettings(**given)).items() if name != "mae_weights"}
+    found = {method: resolve_method(method)[0] for method in methods}
+    return {
+        method: {"bins_on": bins_on or one.quantizes, "patches": described}
+        for method, one in found.items()
+        if isinstance(one, Selector) and one.quantizes
+    }
 
 
 def _variants(allocators: Sequence[str], refinement: Mapping[str, Any], search: Mapping[str, Any]) -> list[dict[str, Any]]:

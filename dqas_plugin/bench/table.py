@@ -164,6 +164,7 @@ def _even(cell: Cell, method: str | None = None) -> Cell:
         features="proxy" if other else cell.features,
         max_memory=cell.max_memory,
         method_file=None if other else cell.method_file,
+        quantization=None if other else cell.quantization,
     )
 
 

@@ -63,10 +63,55 @@ def bins_in_turn(
         UserError: for another objective, fewer bins than 1, a class with fewer samples than bins, or bins that would take more
             than there is.
     """
-    picked = graphcut_bins(view, bins, fraction=fraction, objective=objective)
-    order = draw_in_turn(picked, rng)
+    return _in_turn(view, bins, objective, rng, fraction)
+
+
+def _in_turn(view: View, bins: int, objective: Objective, rng: np.random.Generator, fraction: float | None = None) -> IntArray:
+    order = draw_in_turn(graphcut_bins(view, bins, fraction=fraction, objective=objective), rng)
     rest = np.setdiff1d(np.arange(len(view)), order)
     return np.concatenate([order, rng.permutation(rest)])
+
+
+@selector(
+    "dq",
+    title="Dataset quantization: bins of the original images; a quarter of the patches dropped",
+    family="quantization",
+    needs={"gradients"},
+    source="Zhou et al., ICCV 2023; magic-research/Dataset_Quantization",
+    differs="features of the proxy, where DQ's program trains networks of its own for 10 epochs and more",
+    quantizes="original",
+)
+def dq(view: View, budget: int, rng: np.random.Generator, *, bins: int = BINS) -> IntArray:
+    """:func:`bins_in_turn` as DQ fills bins; ``bench`` trains on the rebuilt images.
+
+    Args:
+        view: one class.
+        budget: how many.
+        rng: of the draws from the bins.
+        bins: how many.
+    """
+    return _in_turn(view, bins, "dq", rng)
+
+
+@selector(
+    "dqas",
+    title="DQAS: bins of images rebuilt without a quarter of their patches (with --adaptive: its class counts)",
+    family="quantization",
+    needs={"features"},
+    source="Zhao et al., ECCV 2024, section 3.4",
+    differs="class counts and error reduction are options of their own: --adaptive, --refiner error-reduction",
+    quantizes="reconstructed",
+)
+def dqas(view: View, budget: int, rng: np.random.Generator, *, bins: int = BINS) -> IntArray:
+    """:func:`bins_in_turn` by Equation 8, for features of rebuilt images; ``bench`` trains on those.
+
+    Args:
+        view: one class.
+        budget: how many.
+        rng: of the draws from the bins.
+        bins: how many.
+    """
+    return _in_turn(view, bins, "eq7", rng)
 
 
 def graphcut_bins(
@@ -186,5 +231,6 @@ def softmax_twice(gradients: LastLayerGradients, label: int) -> LastLayerGradien
 
 @hookimpl
 def dqas_register_selectors(register: Callable[..., None]) -> None:
-    """The bins as a selection method."""
-    register(bins_in_turn)
+    """The bins as a selection method, and as DQ and DQAS make them."""
+    for one in (bins_in_turn, dq, dqas):
+        register(one)

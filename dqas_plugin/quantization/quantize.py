@@ -188,19 +188,12 @@ def quantize(
     Raises:
         UserError: for budgets that cannot be met, and whatever the steps raise.
     """
-    kept = 1.0 if plan.patches is None else plan.patches.keep_ratio(data)
-    wanted = budget_of(len(data), data.num_classes, ratio=ratio, aipc=aipc)
-    budget = round(wanted / kept)
-    if budget > len(data):
-        raise UserError(
-            f"a data keep ratio of {wanted / len(data):.4g} with {kept:.0%} of the patches takes {budget:,} images, more than "
-            f"the {len(data):,} there are: lower the ratio to {kept:.4g} or the drop rate"
-        )
+    budget = images_for(budget_of(len(data), data.num_classes, ratio=ratio, aipc=aipc), data, plan.patches)
     for name, size in zip(data.classes, data.class_sizes, strict=True):
         bin_sizes(int(size), plan.bins, name=f"class '{name}'")  # too few are known before anything is trained
     words = _in_words(data, plan, budget)
     report(words)
-    found = None if plan.patches is None else _rebuilt(data, plan.patches, model, recipe, seed, device, report)
+    found = None if plan.patches is None else rebuilt_by_proxy(data, plan.patches, model, recipe, seed, device, report)
     source = data if found is None or plan.bins_on == "original" else found.data
     request = SelectionRequest(
         source,
@@ -238,15 +231,32 @@ def _in_words(data: ImageDataset, plan: Plan, budget: int) -> str:
     return describe_ratio(share, plan.patches.patches(data), plan.patches.drop_rate)
 
 
-def _rebuilt(
+def images_for(budget: int, data: ImageDataset, patches: PatchSettings | None) -> int:
+    """How many images take the room of ``budget`` whole ones.
+
+    Raises:
+        UserError: if that is more than there are.
+    """
+    kept = 1.0 if patches is None else patches.keep_ratio(data)
+    images = round(budget / kept)
+    if images > len(data):
+        raise UserError(
+            f"a data keep ratio of {budget / len(data):.4g} with {kept:.0%} of the patches takes {images:,} images, more than "
+            f"the {len(data):,} there are: lower the ratio to {kept:.4g} or the drop rate"
+        )
+    return images
+
+
+def rebuilt_by_proxy(
     data: ImageDataset,
     patches: PatchSettings,
     model: str,
     recipe: Recipe,
     seed: int,
     device: str,
-    report: Callable[[str], None],
+    report: Callable[[str], None] = lambda words: None,
 ) -> Rebuilt:
+    """The rebuilt images, with Grad-CAM of the network whose signals all methods share; kept in the cache."""
     build = resolve_model(model)
     network, identity = trained_network(data, model, build, recipe, seed, device=device)
     report("dropping patches, and rebuilding the images from the others")
