@@ -33,6 +33,7 @@ OTHER: dict[str, Any] = {
     "features": "timm:resnet18",
     "max_memory": 1000,
     "method_file": "89ab",
+    "quantization": {"bins_on": "original", "patches": None},
 }
 
 

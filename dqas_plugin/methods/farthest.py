@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dqas_plugin.data import FloatArray, IntArray
-from dqas_plugin.methods.greedy import product_rounding
+from dqas_plugin.methods.greedy import UNUSED_LANES, product_rounding
 from dqas_plugin.methods.greedy_on_device import first_highest
 from dqas_plugin.methods.neighbours import row_blocks
 
@@ -62,6 +62,7 @@ class Metric:
         return np.concatenate([rows[..., -self.turn :], rows[..., : -self.turn]], axis=-1) if self.turn else rows
 
 
+@UNUSED_LANES
 def farthest_first(metric: Metric, first: int, budget: int) -> IntArray:
     """Positions in the order of picking, int64 ``[budget]``; equal distances go to the lowest position.
 

@@ -61,6 +61,11 @@ class Factors:
         return np.unique(copies), twins
 
 
+# OpenBLAS computes with lanes that it then throws away; what lies in them may raise the flag of an invalid operation.
+UNUSED_LANES = np.errstate(invalid="ignore")
+
+
+@UNUSED_LANES
 def best_gains(
     factors: Factors, start: FloatArray, step: FloatArray, weight: float, budget: int, *, bin_sizes: Sequence[int] = ()
 ) -> IntArray:
