@@ -7,6 +7,7 @@ changed in place by hand go unnoticed. A lock keeps several processes from build
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -61,6 +62,11 @@ def cached_entry(
     if found is None:
         raise UserError(f"the cache entry {entry} was damaged while it was written: check the disk, or change DQAS_CACHE")
     return found
+
+
+def entry_key(described: Any) -> str:
+    """Name of an entry: the hash of all that it depends on, in values that JSON knows."""
+    return hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def map_array(path: Path) -> Tensor:

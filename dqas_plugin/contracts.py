@@ -133,6 +133,11 @@ class Refiner(Entry):
 
     needs: frozenset[str] = frozenset()
 
+    @property
+    def reads_network(self) -> bool:
+        """Whether it reads the output of a trained network."""
+        return bool(self.needs - {"images"})
+
 
 @dataclass(frozen=True)
 class DatasetLoader(Entry):

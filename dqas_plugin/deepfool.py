@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dqas_plugin.errors import UserError
-from dqas_plugin.models import Network
+from dqas_plugin.models import Network, frozen
 from dqas_plugin.precision import autocast, resolve_device
 from dqas_plugin.told import Told
 from dqas_plugin.training import repeatable
@@ -62,23 +62,15 @@ def perturbations(
             raise UserError(f"{option} of DeepFool must be at least {least}, not {value}")
     place = network.head.weight.device if device is None else resolve_device(device)
     network.to(place)
-    learning = [one for one in network.parameters() if one.requires_grad]
-    training = network.training
-    network.eval().requires_grad_(False)
     size = batch or max(1, min(_BATCH.get(place.type, 128), _NUMBERS // max(1, images[:1].numel())))
     told = Told("DeepFool", report)
     walk = _Walk(network, max_iterations, candidates, precision)
-    try:
-        with repeatable(place):
-            parts = []
-            for start in range(0, len(images), size):
-                parts.append(walk(images[start : start + size].to(place)).cpu())
-                told.done(min(start + size, len(images)), len(images))
-        return torch.cat(parts) if parts else torch.empty(0)
-    finally:
-        network.train(training)
-        for one in learning:
-            one.requires_grad_(True)
+    with frozen(network), repeatable(place):
+        parts = []
+        for start in range(0, len(images), size):
+            parts.append(walk(images[start : start + size].to(place)).cpu())
+            told.done(min(start + size, len(images)), len(images))
+    return torch.cat(parts) if parts else torch.empty(0)
 
 
 class _Walk:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -168,6 +169,20 @@ class _InstanceNormOnCPU(torch.autograd.Function):
         offset = -scale * total / size - slope * mean
         inner = torch.addcmul(offset.to(x.dtype), x, slope.to(x.dtype))
         return inner.addcmul_(gradient, scale.to(x.dtype)), along.sum((0, 2, 3)), total.sum((0, 2, 3))
+
+
+@contextmanager
+def frozen(network: Network) -> Iterator[None]:
+    """Evaluation, without gradients of what the network learns; both are as before afterwards."""
+    learning = [one for one in network.parameters() if one.requires_grad]
+    training = network.training
+    network.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.train(training)
+        for one in learning:
+            one.requires_grad_(True)
 
 
 def _parts(x: Tensor) -> Iterator[Tensor]:

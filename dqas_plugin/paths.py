@@ -24,6 +24,16 @@ def cache_folder(*parts: str) -> Path:
     return folder
 
 
+def check_empty(folder: Path) -> None:
+    """Refuse a folder for new files that holds some, or is a file.
+
+    Raises:
+        UserError: if so.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already and not an empty folder: choose another name")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not."""

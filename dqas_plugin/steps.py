@@ -36,6 +36,7 @@ class Steps:
         self.request = request
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
+        self._probe: tuple[Signals, BoolArray] | None = None
         self.labels: IntArray = request.data.labels.numpy()
         self.build = resolve_model(request.model)
         allocator = plugins().allocators[request.allocator]
@@ -44,7 +45,7 @@ class Steps:
         self.refiner = None if request.refiner is None else plugins().refiners[request.refiner]
         self.selector, self.ready, self.options = self._method()
         self.needs: frozenset[str] = (self.selector.needs if self.selector else frozenset()) - {"images"}
-        self.refines = self.refiner is not None and bool(self.refiner.needs - {"images"})
+        self.refines = self.refiner is not None and self.refiner.reads_network
         self.probes = self.refines or (allocator.trains and request.proxy == "probe")
         if request.proxy not in PROXIES:
             raise unknown_name("proxy", request.proxy, PROXIES)
@@ -235,8 +236,14 @@ class Steps:
     def probe_signals(self, step: str) -> tuple[Signals, BoolArray]:
         """What the probe's network says of all images, and the mask of those that it was trained on.
 
-        To the other images it is what a network trained on the selection will be; all methods share it.
+        To the other images it is what a network trained on the selection will be; all methods share it. Its time counts
+        towards the first ``step`` that asks.
         """
+        if self._probe is None:
+            self._probe = self._trained_probe(step)
+        return self._probe
+
+    def _trained_probe(self, step: str) -> tuple[Signals, BoolArray]:
         request = self.request
         used = np.zeros(len(self.labels), dtype=bool)
         even = self._even(np.bincount(self.labels, minlength=request.data.num_classes).astype(np.int64))

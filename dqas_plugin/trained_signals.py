@@ -8,7 +8,6 @@ al., NeurIPS 2020).
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import pickle
 import time
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqas_plugin.cache_entry import ArrayFile, cached_entry, map_array
+from dqas_plugin.cache_entry import ArrayFile, cached_entry, entry_key, map_array
 from dqas_plugin.data import ImageDataset, IntArray
 from dqas_plugin.deepfool import MAX_ITERATIONS, perturbations
 from dqas_plugin.errors import DqasError, UserError
@@ -142,7 +141,7 @@ class _Proxy:
 
     def entry(self, seed: int) -> Path:
         """Folder of the cache entry."""
-        return cache_folder("signals") / _digest([_FORMAT, int(seed), *self.described])
+        return cache_folder("signals") / entry_key([_FORMAT, int(seed), *self.described])
 
     def signals(self, seed: int) -> Signals:
         """Features, logits and the course of the training, from the cache if they are there."""
@@ -195,7 +194,7 @@ class _Proxy:
             with ArrayFile(folder / "values.npy", tuple(lengths.shape), np.float32) as file:
                 file.write(lengths.numpy())
 
-        entry = cache_folder("perturbations") / _digest([_FORMAT, self.entry(seed).name, MAX_ITERATIONS])
+        entry = cache_folder("perturbations") / entry_key([_FORMAT, self.entry(seed).name, MAX_ITERATIONS])
         lengths, seconds = _timed_entry(entry, f"the perturbations of {self.data.name}", len(self.data), compute)
         return replace(found, perturbations=lengths, proxy=_later(found, seconds))
 
@@ -215,7 +214,7 @@ def _extracted(
                 file.write(block.numpy())
 
     described = [_FORMAT, data.fingerprint, extractor.identity, device.type, str(torch.__version__)]
-    entry = cache_folder("features") / _digest(described)
+    entry = cache_folder("features") / entry_key(described)
     return _timed_entry(entry, f"the features of {data.name}", len(data), compute)
 
 
@@ -300,7 +299,3 @@ def _write_outputs(folder: Path, result: TrainingResult, data: ImageDataset, tra
     accuracy = [float(right / size) if size else None for right, size in zip(hits, sizes, strict=True)]
     proxy = {"accuracy": accuracy, "seconds": result.seconds, "precision": result.precision, "steps": result.steps}
     return {"proxy": proxy}
-
-
-def _digest(described: list[Any]) -> str:
-    return hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -8,27 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from dqas_plugin import Ranking, Selection, Signals, UserError, Weighted, rank, select, selector
 from dqas_plugin.contracts import allocator, refiner
-from dqas_plugin.data import ImageDataset
 from dqas_plugin.errors import PluginError
 from dqas_plugin.hookspecs import hookimpl
 from dqas_plugin.pipeline import SelectionRequest, prepare, run_request
 from dqas_plugin.plugins import plugins
 from dqas_plugin.recipes import Recipe
+from toys import toy
 
 SHORT = Recipe("short", iterations=6, batch=16, precision="fp32", proxy_epochs=1)
-
-
-def toy(counts: tuple[int, ...] = (20, 16, 12), seed: int = 0) -> ImageDataset:
-    draws = np.random.default_rng(seed)
-    pictures = np.random.default_rng(9).integers(60, 196, (len(counts), 1, 8, 8))
-    labels = draws.permutation(np.repeat(np.arange(len(counts)), counts))
-    images = np.clip(pictures[labels] + draws.normal(0, 40, (len(labels), 1, 8, 8)), 0, 255).astype(np.uint8)
-    names = tuple(f"class {one}" for one in range(len(counts)))
-    return ImageDataset(torch.from_numpy(images), torch.from_numpy(labels), names, "toy", mirror=False)
 
 
 def signals(seed: int = 0, n: int = 30, classes: int = 3) -> Signals:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+import toys
 from dqas_cli.main import cli
 from dqas_plugin import load_dataset
 from dqas_plugin.data import DatasetSplits, ImageDataset
@@ -27,12 +27,7 @@ QUICK = PatchSettings(0.25, scores="saliency")
 
 
 def toy(counts: tuple[int, ...] = (30, 24, 20), seed: int = 0) -> ImageDataset:
-    draws = np.random.default_rng(seed)
-    labels = draws.permutation(np.repeat(np.arange(len(counts)), counts))
-    pictures = np.random.default_rng(9).integers(60, 196, (len(counts), 1, 8, 8))
-    images = np.clip(pictures[labels] + draws.normal(0, 40, (len(labels), 1, 8, 8)), 0, 255).astype(np.uint8)
-    names = tuple(f"class {one}" for one in range(len(counts)))
-    return ImageDataset(torch.from_numpy(images), torch.from_numpy(labels), names, "toy", mirror=False)
+    return toys.toy(counts, seed)
 
 
 def small(plan: Plan, data: ImageDataset | None = None, **options: Any) -> Any:

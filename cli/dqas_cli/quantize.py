@@ -12,6 +12,7 @@ from dqas_cli import options
 from dqas_cli.files import check_cache, check_writable
 from dqas_cli.select import summary
 from dqas_plugin.errors import UserError
+from dqas_plugin.paths import check_empty
 
 
 @click.command(
@@ -72,8 +73,7 @@ def quantize(
     if (ratio is None) == (aipc is None):
         raise UserError("say how much to keep: give one of --ratio and --aipc")
     recipe = options.chosen_recipe(recipe_name, epochs, iterations, prior)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already and not an empty folder: choose another name")
+    check_empty(out)
     check_writable(out)
     check_cache()
     place = options.chosen_device(device)

@@ -145,7 +145,7 @@ def _refines(cell: Cell) -> bool:
     """Whether a refiner reads the probe's network."""
     from dqas_plugin.plugins import plugins
 
-    return cell.refiner is not None and bool(plugins().refiners[cell.refiner].needs - {"images"})
+    return cell.refiner is not None and plugins().refiners[cell.refiner].reads_network
 
 
 def _reads(cell: Cell) -> tuple[int, bool]:

@@ -14,6 +14,7 @@ from dqas_plugin.allocation.problem import GOALS
 from dqas_plugin.budget import budget_of
 from dqas_plugin.contracts import Selector
 from dqas_plugin.data import DatasetSplits
+from dqas_plugin.datasets.files import file_digest
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.precision import resolve_device
 from dqas_plugin.recipes import Recipe
@@ -387,4 +388,4 @@ def _variants(allocators: Sequence[str], refinement: Mapping[str, Any], search: 
 def _file_digest(name: str, mark: str = ":") -> str | None:
     """Digest of the file behind the colon (or other mark) of a name, if there is one."""
     path = Path(name.partition(mark)[2])
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() if path.is_file() else None
+    return file_digest(path) if path.is_file() else None

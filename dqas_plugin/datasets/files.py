@@ -85,7 +85,7 @@ def listing_key(kind: str, files: Iterable[ImageFile], options: Mapping[str, obj
 
 def content_key(kind: str, files: Iterable[tuple[str, Path]], options: Mapping[str, object]) -> str:
     """Cache key of a few large files: the hash of all their bytes, each with its role (``train``, ``test``)."""
-    return _key(kind, options, (f"{role}\x1f{_file_hash(path)}" for role, path in files))
+    return _key(kind, options, (f"{role}\x1f{file_digest(path)}" for role, path in files))
 
 
 def _key(kind: str, options: Mapping[str, object], parts: Iterable[str]) -> str:
@@ -95,7 +95,12 @@ def _key(kind: str, options: Mapping[str, object], parts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _file_hash(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Hex BLAKE2b-128 of all bytes of a file, read block by block.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -7,8 +7,7 @@ weighted by the mean gradient of the logit of the label. ``saliency`` asks nobod
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dqas_plugin.errors import UserError
-from dqas_plugin.models import Network
+from dqas_plugin.models import Network, frozen
 from dqas_plugin.precision import autocast, resolve_device
 from dqas_plugin.quantization.patches import patch_count
 from dqas_plugin.training import repeatable
@@ -96,7 +95,7 @@ def grad_cam(
     place = network.head.weight.device if device is None else resolve_device(device)
     network.to(place)
     step = batch or max(1, min(_BATCH.get(place.type, 256), _NUMBERS // images[0].numel()))
-    with _frozen(network), repeatable(place):
+    with frozen(network), repeatable(place):
         layer = _last_map(network, images[:2].to(place))
         rule: Callable[[Tensor, Tensor], Tensor]
         if layer is None:
@@ -222,20 +221,6 @@ def _layer(name: str, module: nn.Module, output: Tensor, network: Network) -> _L
 
 def _pools(module: nn.Module) -> bool:
     return "pool" in type(module).__name__.lower()
-
-
-@contextmanager
-def _frozen(network: Network) -> Iterator[None]:
-    """Evaluation, without gradients of what the network learns."""
-    learning = [one for one in network.parameters() if one.requires_grad]
-    training = network.training
-    network.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.train(training)
-        for one in learning:
-            one.requires_grad_(True)
 
 
 def _energy(pixels: Tensor, size: int) -> Tensor:

@@ -7,8 +7,6 @@ Masks are random, as many patches dropped as later; the loss is the squared erro
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dqas_plugin.cache_entry import cached_entry
+from dqas_plugin.cache_entry import cached_entry, entry_key
 from dqas_plugin.data import ImageDataset
 from dqas_plugin.errors import DqasError, UserError
 from dqas_plugin.models import Network, Shape
@@ -185,7 +183,6 @@ def trained_mae(
     kind = resolve_device(device).type
     settings = {"data": data.fingerprint, "patch": patch, "steps": steps, "seed": seed, "drop_rate": drop_rate}
     settings |= {"residual": residual, "device": kind, "torch": torch.__version__, "format": _FORMAT}
-    key = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def fill(folder: Path) -> dict[str, Any]:
         started = time.perf_counter()
@@ -200,7 +197,7 @@ def trained_mae(
         path = folder / _FILE
         return TrainedMae(load_mae(path), path, float(meta["psnr"]), float(meta["harmonic"]), float(meta["seconds"]))
 
-    return cached_entry(cache_folder("mae") / key, f"the autoencoder of {data.name}", fill, read)
+    return cached_entry(cache_folder("mae") / entry_key(settings), f"the autoencoder of {data.name}", fill, read)
 
 
 def compare(mae: MaskedAutoencoder, images: Tensor, drop_rate: float, seed: int = 0) -> tuple[float, float]:

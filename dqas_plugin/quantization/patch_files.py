@@ -14,7 +14,6 @@ image shape, patch size, patches kept, drop rate, and what rebuilds the images. 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from torch import Tensor
 
 from dqas_plugin.data import BoolArray, ImageDataset
 from dqas_plugin.datasets.decode import BATCH, Encoded, Pixels
+from dqas_plugin.datasets.files import file_digest
 from dqas_plugin.errors import UserError
 from dqas_plugin.models import Shape
 from dqas_plugin.quantization.patches import PatchedImages, patch_count
@@ -142,7 +142,7 @@ def write_patches(
     if mae is not None:
         inside = mae.resolve().is_relative_to(folder.resolve())
         place = os.path.relpath(mae.resolve(), folder.resolve()) if inside else str(mae.resolve())
-        kind = replace(kind, mae=place, mae_digest=_digest(mae))
+        kind = replace(kind, mae=place, mae_digest=file_digest(mae))
     fields = [pa.field("patches", pa.binary()), pa.field("mask", pa.binary())]
     schema = _schema(data, fields, {"form": "patches", **asdict(kind)}, {})
 
@@ -203,7 +203,7 @@ def rebuilding(path: Path, kind: PatchFormat) -> Rebuild:
     weights = path.parent / kind.mae
     reason = "is not there"
     if weights.is_file():
-        if _digest(weights) == kind.mae_digest:
+        if file_digest(weights) == kind.mae_digest:
             return Rebuild(f"mae {kind.mae_digest}", None, _Autoencoder(weights))
         reason = "has changed"
     return Rebuild("harmonic", f"rebuilt by harmonic inpainting: the masked autoencoder {kind.mae} {reason}", _harmonic)
@@ -327,14 +327,6 @@ def _write(
 def _check_channels(shape: Shape) -> None:
     if shape[0] not in (1, 3):
         raise UserError(f"images of {shape[0]} channels cannot be written: only grey (1) and RGB (3)")
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}): mend or remove it") from error
 
 
 def _picture(pixels: Pixels) -> Image.Image:

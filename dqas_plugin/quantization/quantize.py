@@ -20,6 +20,7 @@ from dqas_plugin.budget import budget_of
 from dqas_plugin.data import ImageDataset
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.lookup import resolve_model
+from dqas_plugin.paths import check_empty
 from dqas_plugin.pipeline import run_request
 from dqas_plugin.quantization.bins import BINS, bin_sizes
 from dqas_plugin.quantization.contact_sheet import contact_sheet
@@ -127,8 +128,7 @@ class Quantized:
         Raises:
             UserError: if something is in the folder, or it cannot be written.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder} is there already and not an empty folder: choose another name")
+        check_empty(folder)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -14,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqas_plugin.cache_entry import ArrayFile, cached_entry, map_array
+from dqas_plugin.cache_entry import ArrayFile, cached_entry, entry_key, map_array
 from dqas_plugin.data import ImageDataset
+from dqas_plugin.datasets.files import file_digest
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.models import Network
 from dqas_plugin.paths import cache_folder
@@ -127,8 +126,7 @@ def rebuilt_dataset(
     settings = settings.of(data)
     weights = _weights(data, settings, device, seed, report)
     described = [_FORMAT, data.fingerprint, *_described(settings), identity if settings.scores == "grad-cam" else ""]
-    described.append("" if weights is None else hashlib.blake2b(weights.read_bytes(), digest_size=16).hexdigest())
-    key = hashlib.blake2b(json.dumps(described).encode(), digest_size=16).hexdigest()
+    described.append("" if weights is None else file_digest(weights))
 
     def fill(folder: Path) -> dict[str, Any]:
         started = time.perf_counter()
@@ -153,7 +151,7 @@ def rebuilt_dataset(
         found = replace(data, images=images, name=f"{data.name} rebuilt", digest=None)
         return Rebuilt(keep, found, str(meta["scores"]), weights, float(meta["seconds"]))
 
-    return cached_entry(cache_folder("patches") / key, f"the patches of {data.name}", fill, read)
+    return cached_entry(cache_folder("patches") / entry_key(described), f"the patches of {data.name}", fill, read)
 
 
 def _described(settings: PatchSettings) -> list[Any]:
