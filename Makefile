@@ -1,7 +1,7 @@
 # One word for everything a developer does. PYTHON=... picks another interpreter.
 PYTHON ?= python
 COG = $(PYTHON) -m cogapp -I . -I cli -I docs
-PAGES = README.md docs/help.md docs/methods.md
+PAGES = README.md docs/help.md docs/methods.md docs/plugins.md docs/results.md
 
 .PHONY: test fast lint fix docs output bench lower-bounds ci
 
@@ -30,7 +30,7 @@ output:
 	$(COG) -r $(PAGES)
 
 bench:
-	for one in training selectors probe; do $(PYTHON) benchmarks/$$one.py || exit 1; done
+	for one in training selectors probe bins refinement reconstruction; do $(PYTHON) benchmarks/$$one.py || exit 1; done
 
 lower-bounds:
 	bash .ci/lower-bounds

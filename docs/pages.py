@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -18,6 +21,9 @@ from dqas_plugin.plugins import Plugins
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "docs" / "bench-output.txt"
 COMMAND = ("bench", "--method", "graphcut", "--adaptive")
+EXAMPLE = ROOT / "examples" / "dqas-plugin-example"
+EXAMPLE_OUTPUT = ROOT / "docs" / "plugin-output.txt"
+EXAMPLE_COMMAND = ("bench", "--method", "dpp", "--adaptive", "--ratio", "0.05")
 WIDTH = 100
 
 
@@ -46,6 +52,24 @@ def bench_output() -> str:
     return f"\n```\n{OUTPUT.read_text().rstrip()}\n```\n\n"
 
 
+def source(path: str, language: str = "python") -> str:
+    """A file of this repository, as Markdown."""
+    return f"\n```{language}\n{(ROOT / path).read_text().rstrip()}\n```\n\n"
+
+
+def functions(path: str, *names: str) -> str:
+    """Functions of a file of this repository, as Markdown."""
+    text = (ROOT / path).read_text()
+    found = {one.name: ast.get_source_segment(text, one) for one in ast.parse(text).body if isinstance(one, ast.FunctionDef)}
+    joined = "\n\n\n".join(str(found[name]) for name in names)
+    return f"\n```python\n{joined}\n```\n\n"
+
+
+def example_output() -> str:
+    """What the example's command printed when ``make output`` last ran it."""
+    return f"\n```\n{EXAMPLE_OUTPUT.read_text().rstrip()}\n```\n\n"
+
+
 def methods() -> str:
     """A table of the built-in selection methods."""
     head = "| method | family | what it does | where programs differ | source |\n|---|---|---|---|---|\n"
@@ -59,10 +83,30 @@ def _built_in_methods() -> list[Selector]:
 
 def run_command(*more: str) -> str:
     """Standard output of the README's command, run in an empty folder."""
-    source = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / one) for one in (".", "cli", "adapters"))}
+    return _run([*COMMAND, *more], ROOT, ROOT / "cli", ROOT / "adapters")
+
+
+def run_example() -> str:
+    """Standard output of the example's command, with the example installed and nothing else of that kind."""
     with tempfile.TemporaryDirectory() as folder:
-        call = [sys.executable, "-m", "dqas_cli", *COMMAND, *more]
-        return subprocess.run(call, cwd=folder, env=source, check=True, stdout=subprocess.PIPE, text=True).stdout
+        install(EXAMPLE, Path(folder))
+        return _run(EXAMPLE_COMMAND, ROOT, ROOT / "cli", ROOT / "adapters", Path(folder))
+
+
+def install(package: Path, target: Path) -> None:
+    """Install a package into a folder with pip, from a copy of it and without the network."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(package, Path(folder) / package.name, ignore=shutil.ignore_patterns("build", "*.egg-info", ".*"))
+        call = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+        own = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        subprocess.run([*call, "--target", str(target), str(copy)], check=True, env=own)
+
+
+def _run(arguments: Sequence[str], *path: Path) -> str:
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    with tempfile.TemporaryDirectory() as folder:
+        call = [sys.executable, "-m", "dqas_cli", *arguments]
+        return subprocess.run(call, cwd=folder, env=own, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def masked(text: str) -> list[str]:
@@ -82,3 +126,4 @@ if __name__ == "__main__":
     if sys.argv[1:] != ["output"]:
         sys.exit("usage: python docs/pages.py output")
     OUTPUT.write_text(run_command())
+    EXAMPLE_OUTPUT.write_text(run_example())

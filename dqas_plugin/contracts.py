@@ -8,14 +8,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-SIGNALS = frozenset({"features", "logits", "gradients", "images", "dynamics", "perturbations", "runs"})
+SIGNALS = frozenset({"features", "logits", "gradients", "images", "dynamics", "perturbations", "runs", "network"})
 """Signals a selector may need.
 
 ``logits`` brings probabilities and losses, ``gradients`` needs features and logits, ``dynamics`` is how margins and errors went
 during the training, ``perturbations`` how far the decision boundary is in pixels, ``runs`` features and logits of several
-trainings, as many as the selector's option ``repeat`` says.
+trainings, as many as the selector's option ``repeat`` says, ``network`` the trained network itself.
 """
 
 
@@ -68,6 +68,20 @@ class Entry:
         parameters = inspect.signature(self.function).parameters
         return {name: one for name, one in parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY}
 
+    @property
+    def words(self) -> dict[str, tuple[str, ...]]:
+        """What the options that take one of some words may be: those annotated as ``Literal[...]``."""
+        try:
+            hints = get_type_hints(self.function)
+        except Exception:  # annotations that name what only a type checker imports, or no function: nothing is known then
+            return {}
+        return {name: get_args(hints[name]) for name in self.options if get_origin(hints.get(name)) is Literal}
+
+    def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """All options that have a value: those given, and the defaults of the others."""
+        defaults = {name: one.default for name, one in self.options.items() if one.default is not inspect.Parameter.empty}
+        return {**defaults, **options}
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function: what is registered still works as what it was."""
         return self.function(*args, **kwargs)
@@ -87,6 +101,7 @@ class Selector(Entry):
             None: in proportion to the signals.
         quantizes: networks are trained on images rebuilt from their informative patches, and as many more of them are chosen
             as take the same room; whose features the choice reads, ``original`` or ``reconstructed``. None: whole images.
+        version: of the foreign program behind it, if one is: results of another version are other results.
     """
 
     family: str = "other"
@@ -96,6 +111,7 @@ class Selector(Entry):
     differs: str = ""
     memory: Callable[[Size], int] | None = None
     quantizes: str | None = None
+    version: str = ""
 
     def trainings(self, options: Mapping[str, Any]) -> int:
         """Of how many trained networks it reads the output, with these options set; 0 if of none."""
@@ -129,9 +145,17 @@ class Allocator(Entry):
 
 @dataclass(frozen=True)
 class Refiner(Entry):
-    """A rule for the last samples whatever their class: ``f(signals, selected, budget, rng, *, option=…) -> indices``."""
+    """A rule for the last samples whatever their class: ``f(signals, selected, budget, rng, *, option=…) -> indices``.
+
+    Attributes:
+        needs: the signals read, a subset of :data:`SIGNALS`.
+        trainings: how many networks it trains itself, by ``signals.trainer``: ``f(selected, pool, budget, settings)``, of how
+            many samples are selected, not selected and to be added, and all options; None: none. A refiner that has it has an
+            option ``trainings`` too, how many are allowed: more are refused, with how long they would take.
+    """
 
     needs: frozenset[str] = frozenset()
+    trainings: Callable[[int, int, int, Mapping[str, Any]], int] | None = None
 
     @property
     def reads_network(self) -> bool:
@@ -159,7 +183,22 @@ class Model(Entry):
 
 @dataclass(frozen=True)
 class Importer(Entry):
-    """A reader of other people's results: ``f(path) -> Ranking | Selection | DatasetSplits``."""
+    """A reader of other people's results: ``f(path, *, option=…) -> Ranking | Selection | DatasetSplits``.
+
+    Attributes:
+        needs_dataset: it is called as ``f(path, data)`` with the training images that the file's indices belong to.
+    """
+
+    needs_dataset: bool = False
+
+    def read(self, path: Any, data: Any, **options: Any) -> Any:
+        """What the file holds; ``data`` is an ``ImageDataset``, or None for an importer that needs none."""
+        return self.function(path, data, **options) if self.needs_dataset else self.function(path, **options)
+
+
+@dataclass(frozen=True)
+class Exporter(Entry):
+    """A writer in other people's formats: ``f(splits, selection, out, *, option=…)``, ``out`` being an empty folder."""
 
 
 @dataclass(frozen=True)
@@ -204,11 +243,16 @@ def allocator(
 
 
 def refiner(
-    name: str, *, title: str = "", source: str = "", needs: Iterable[str] = ()
+    name: str,
+    *,
+    title: str = "",
+    source: str = "",
+    needs: Iterable[str] = (),
+    trainings: Callable[[int, int, int, Mapping[str, Any]], int] | None = None,
 ) -> Callable[[Callable[..., Any]], Refiner]:
     """Make a refiner of a function ``f(signals, selected, budget, rng) -> dataset indices to add``."""
 
     def make(function: Callable[..., Any]) -> Refiner:
-        return Refiner(name, function, title or name, source, frozenset(needs))
+        return Refiner(name, function, title or name, source, frozenset(needs), trainings)
 
     return make

@@ -1,4 +1,4 @@
-"""The data seam of the whole project: two tensors and their class names."""
+"""The data seam of the whole project: images, their labels, and class names."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ BoolArray = npt.NDArray[np.bool_]
 _CHUNK = 4096
 _STATISTICS_SAMPLE = 10_000
 _STATISTICS_CHUNK = 256
+_TARGETS_SUM = 1e-4  # how far the sum of a row of soft labels may be from 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +30,15 @@ class ImageDataset:
 
     Attributes:
         images: uint8 ``[N, C, H, W]``; may be a view of a memory-mapped file, and is never modified.
-        labels: int64 ``[N]``, values in ``0..len(classes)-1``.
+        labels: int64 ``[N]``, values in ``0..len(classes)-1``: what an image counts as, wherever images are counted, ranked or
+            scored.
         classes: one name per class.
         name: what results are labelled with, e.g. ``cifar10/train``.
         mirror: whether a mirrored image still belongs to its class (false for digits); augmentation obeys it.
         digest: content hash when the loader knows it already (a cache does), else computed on first use.
         notes: conversions that the loader made ("12 grey images became RGB"), for people to read.
+        targets: soft labels, float32 ``[N, C]``, each row the probabilities of the classes: what networks are trained on
+            instead of ``labels`` (usually their arg max, which nothing relies on). None: the labels.
     """
 
     images: Tensor
@@ -44,6 +48,7 @@ class ImageDataset:
     mirror: bool = True
     digest: str | None = None
     notes: tuple[str, ...] = field(default=())
+    targets: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -56,6 +61,8 @@ class ImageDataset:
             )
         if len(self.labels) and (int(self.labels.min()) < 0 or int(self.labels.max()) >= len(self.classes)):
             raise UserError(f"{self.name}: labels lie outside 0..{len(self.classes) - 1}, the {len(self.classes)} classes")
+        if self.targets is not None:
+            _check_targets(self.targets, len(self), self.num_classes, self.name)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,8 +85,8 @@ class ImageDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of pixels, labels and class names: what a selection made here is checked against when it is loaded."""
-        return self.digest or content_digest(self.images, self.labels, self.classes)
+        """Hash of pixels, labels (soft ones too) and class names: what a selection made here is checked against later."""
+        return self.digest or content_digest(self.images, self.labels, self.classes, self.targets)
 
     @cached_property
     def channel_statistics(self) -> tuple[Tensor, Tensor]:
@@ -100,17 +107,36 @@ class ImageDataset:
     def subset(self, indices: npt.ArrayLike | Tensor, name: str | None = None) -> ImageDataset:
         """The images at ``indices`` (copied) with the same classes; the digest is that of the subset."""
         chosen = torch.as_tensor(np.asarray(indices, dtype=np.int64))
-        return replace(self, images=self.images[chosen], labels=self.labels[chosen], name=name or self.name, digest=None)
+        targets = None if self.targets is None else self.targets[chosen]
+        images, labels = self.images[chosen], self.labels[chosen]
+        return replace(self, images=images, labels=labels, targets=targets, name=name or self.name, digest=None)
 
 
-def content_digest(images: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
-    """Hex BLAKE2b-128 of class names, shapes, labels and pixels, read in chunks so that a memory map stays one."""
+def _check_targets(targets: Tensor, count: int, classes: int, name: str) -> None:
+    """Refuse soft labels that are not a row of probabilities for every image."""
+    if targets.dtype != torch.float32 or targets.shape != (count, classes):
+        raise UserError(
+            f"{name}: targets must be float32 [{count}, {classes}], one row an image and one column a class, "
+            f"not {targets.dtype} {tuple(targets.shape)}"
+        )
+    wrong = ~((targets >= 0).all(dim=1) & ((targets.sum(dim=1, dtype=torch.float64) - 1).abs() <= _TARGETS_SUM))
+    if wrong.any():  # NaN is wrong, too: no comparison with it holds
+        raise UserError(
+            f"{name}: targets must be probabilities, at least 0 and of sum 1 in every row, and those of image "
+            f"{int(wrong.nonzero()[0])} are not: take the softmax of logits first"
+        )
+
+
+def content_digest(images: Tensor, labels: Tensor, classes: Sequence[str], targets: Tensor | None = None) -> str:
+    """Hex BLAKE2b-128 of class names, shapes, labels, pixels and soft labels, in chunks so that a memory map stays one."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update("\x1f".join(classes).encode())
     digest.update(repr(tuple(images.shape)).encode())
     digest.update(labels.contiguous().numpy().astype("<i8").tobytes())
     for start in range(0, len(images), _CHUNK):
         digest.update(images[start : start + _CHUNK].contiguous().numpy().data)
+    if targets is not None:
+        digest.update(targets.contiguous().numpy().astype("<f4").tobytes())
     return digest.hexdigest()
 
 
@@ -135,3 +161,19 @@ class DatasetSplits:
             for name, size in zip(split.classes, split.class_sizes, strict=True):
                 if size == 0:
                     raise UserError(f"{split.name}: class '{name}' has no images; add some or remove the class")
+
+
+class TrainOnly(DatasetSplits):
+    """A training split that comes without a test split, as distilled sets do: ``test`` is an error that says what to do."""
+
+    def __init__(self, train: ImageDataset) -> None:
+        object.__setattr__(self, "train", train)
+
+    @property
+    def test(self) -> ImageDataset:
+        """There is none.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{self.train.name} has no test split: name the dataset to test on with --test-from (test_from=…)")

@@ -50,7 +50,8 @@ def dqas_register_refiners(register: Callable[..., None]) -> None:
     :param register: ``register(refiner)`` with what ``@refiner(...)`` made: ``(signals, selected, budget, rng)`` -> the
         dataset indices to add, at most ``budget`` of them, none of them selected already; what is left of the budget is
         drawn from every class alike. The signals, if it needs any, are those of a network trained on an even random draw of
-        about the budget.
+        about the budget; ``signals.trainer`` says how networks are trained, for one that trains its own, and tells people how
+        far it is.
     """
 
 
@@ -77,9 +78,20 @@ def dqas_register_models(register: Callable[..., None]) -> None:
 def dqas_register_importers(register: Callable[..., None]) -> None:
     """Add readers of other people's results. Called once, after all plugins are loaded.
 
-    :param register: ``register(name, load, title="")``; ``load(path)`` returns a ``Ranking``, a ``Selection`` or
-        ``DatasetSplits``, and never executes anything from the file. An importer that returns a ``Ranking`` is also a
-        method: ``name:PATH``.
+    :param register: ``register(name, load, title="", needs_dataset=False)``; ``load(path)`` returns a ``Ranking``, a
+        ``Selection`` or ``DatasetSplits``, and never executes anything from the file. With ``needs_dataset`` it is called as
+        ``load(path, data)`` with the training images that the file's indices belong to. An importer that returns a
+        ``Ranking`` is also a method: ``name:PATH``.
+    """
+
+
+@hookspec
+def dqas_register_exporters(register: Callable[..., None]) -> None:
+    """Add writers in other people's formats. Called once, after all plugins are loaded.
+
+    :param register: ``register(name, write, title="")``; ``write(splits, selection, out)`` writes the selected training
+        images (all of them if ``selection`` is None) into the empty folder ``out``, which appears under its name once
+        ``write`` has returned.
     """
 
 

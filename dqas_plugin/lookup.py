@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dqas_plugin.contracts import DatasetLoader, Entry, Selector
+from dqas_plugin.contracts import DatasetLoader, Entry, Importer, Selector
 from dqas_plugin.data import DatasetSplits, ImageDataset
 from dqas_plugin.errors import PluginError, UserError, nearest, unknown_name
 from dqas_plugin.models import Network, Shape
@@ -16,6 +17,36 @@ from dqas_plugin.plugins import Plugins, Registry, check_options, plugins
 from dqas_plugin.selection import Ranking
 
 T = TypeVar("T", bound=Entry)
+
+
+@dataclass(frozen=True)
+class RankingFile:
+    """A ranking in somebody's file, and the importer that reads it: ``ranking:FILE.npz``."""
+
+    importer: Importer
+    path: Path
+
+    def read(self, data: ImageDataset | None, seed: int = 0) -> Ranking:
+        """The ranking.
+
+        Args:
+            data: the images that it belongs to; None for an importer that needs none.
+            seed: for an importer that has an option of that name.
+
+        Raises:
+            UserError: from the importer, or if the file holds something else.
+        """
+        drawn = {"seed": seed} if "seed" in self.importer.options else {}
+        found = self.importer.read(self.path, data, **drawn)
+        if not isinstance(found, Ranking):
+            text, kind = f"{self.importer.name}:{self.path}", type(found).__name__.lower()
+            raise UserError(f"'{text}' cannot be used as a method: {self.path} is a {kind}, not a ranking")
+        return found
+
+    def check(self) -> None:
+        """Read it once if that needs no images, so that a bad file is known before the work."""
+        if not self.importer.needs_dataset:
+            self.read(None)
 
 
 def load_dataset(name: str, root: str | Path | None = None, *, test_from: str | None = None, **options: Any) -> DatasetSplits:
@@ -33,16 +64,34 @@ def load_dataset(name: str, root: str | Path | None = None, *, test_from: str | 
     splits = _load(name, root, options)
     if test_from is None:
         return splits
-    return DatasetSplits(splits.train, _load(test_from, root, {}).test)
+    alike = {"size"} & options.keys() & _loader(test_from)[0].options.keys()  # images of both splits must have one size
+    test = _load(test_from, root, {name: options[name] for name in alike}).test
+    _check_names(splits.train, test, _loader(name)[0], test_from)
+    return DatasetSplits(splits.train, test)
+
+
+def _check_names(train: ImageDataset, test: ImageDataset, loader: DatasetLoader, test_from: str) -> None:
+    """Where only the names of classes differ and the loader can take those of another dataset, say how."""
+    alike = train.classes == test.classes or train.num_classes != test.num_classes
+    if not alike and "classes_from" in loader.options:
+        ours, theirs = (f"'{one.classes[0]}' … '{one.classes[-1]}'" for one in (train, test))
+        raise UserError(
+            f"{train.name} names its classes {ours} and {test.name} {theirs}: if they are the same classes, set the dataset's "
+            f"option classes_from={test_from}"
+        )
 
 
 def _load(name: str, root: str | Path | None, options: Mapping[str, Any]) -> DatasetSplits:
-    loaders = plugins().datasets
-    loader, path = _with_rest(loaders, name, "PATH", lambda one: one.takes_path)
+    loader, path = _loader(name)
     check_options(loader, "dataset", options)
     base = None if root is None else Path(root)
     found = loader(path, **options) if loader.takes_path else loader(base, **options)
     return _checked(found, loader, plugins())
+
+
+def _loader(name: str) -> tuple[DatasetLoader, str]:
+    """The loader of a dataset, and the path it is given if it takes one."""
+    return _with_rest(plugins().datasets, name, "PATH", lambda one: one.takes_path)
 
 
 def _checked(found: Any, loader: DatasetLoader, plugins_: Plugins) -> DatasetSplits:
@@ -52,13 +101,13 @@ def _checked(found: Any, loader: DatasetLoader, plugins_: Plugins) -> DatasetSpl
     raise PluginError(f"plugin '{provider}': the dataset '{loader.name}' must be DatasetSplits, not {type(found).__name__}")
 
 
-def resolve_method(text: str) -> tuple[Selector | Ranking, dict[str, Any]]:
-    """The selector and options that a method name means, or the ranking that it reads from a file.
+def resolve_method(text: str) -> tuple[Selector | RankingFile, dict[str, Any]]:
+    """The selector and options that a method name means, or the file that holds a ranking.
 
     ``graphcut`` is a selector, ``graphcut:eq7`` one of its variants, ``ranking:FILE.npz`` what the importer ``ranking`` reads.
 
     Raises:
-        UserError: for a name that means nothing (with the nearest ones), or a file that is no ranking.
+        UserError: for a name that means nothing (with the nearest ones).
     """
     selectors, importers = plugins().selectors, plugins().importers
     if text in selectors:
@@ -69,11 +118,11 @@ def resolve_method(text: str) -> tuple[Selector | Ranking, dict[str, Any]]:
         if tail not in found.variants:
             raise UserError(f"unknown variant '{tail}' of the method '{head}': {nearest(tail, found.variants)}")
         return found, dict(found.variants[tail])
+    alike = [one for one in selectors if one.startswith(f"{head}:")]
+    if colon and alike and not Path(tail).exists():
+        raise unknown_name("method", text, alike)
     if colon and head in importers:
-        ranking = importers[head](Path(tail))
-        if not isinstance(ranking, Ranking):
-            raise UserError(f"'{text}' cannot be used as a method: {tail} is a {type(ranking).__name__.lower()}, not a ranking")
-        return ranking, {}
+        return RankingFile(importers[head], Path(tail)), {}
     raise unknown_name("method", text, selectors)
 
 
@@ -98,7 +147,7 @@ def _with_rest(registry: Registry[T], text: str, what: str, takes: Callable[[T],
 
 
 def parse_options(kind: str, pairs: Mapping[str, str], parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
-    """Options typed as text, each converted to the type of its default value.
+    """Options typed as text, each converted to the type of its default value; ``none`` is None where that is possible.
 
     Args:
         kind: for messages, e.g. ``option of the dataset 'shapes'``.
@@ -122,14 +171,17 @@ _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 def _convert(kind: str, option: str, text: str, parameter: inspect.Parameter) -> Any:
     default = parameter.default
     annotation = str(parameter.annotation)
+    if text.lower() == "none" and ("None" in annotation or default is None):
+        return None
+    whole = isinstance(default, int) or (default is None and "int" in annotation)
     try:
         if isinstance(default, bool):
             return _BOOLEANS[text.lower()]
-        if isinstance(default, int) or (default is None and "int" in annotation):
+        if whole:
             return int(text)
         if isinstance(default, float) or (default is None and "float" in annotation):
             return float(text)
     except (ValueError, KeyError):
-        wanted = {"bool": "true or false", "int": "a whole number"}.get(type(default).__name__, "a number")
+        wanted = "true or false" if isinstance(default, bool) else "a whole number" if whole else "a number"
         raise UserError(f"{kind} '{option}' must be {wanted}, not '{text}'") from None
     return text

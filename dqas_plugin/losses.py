@@ -1,4 +1,6 @@
-"""The training loss: cross-entropy with the class frequencies taken out, and weights of samples.
+"""The training loss: cross-entropy with the class frequencies taken out, and weights of samples; labels may be soft.
+
+Soft labels are probabilities, float32 ``[N, C]``, as in ``ImageDataset.targets``; a row with a single 1 is a label.
 
 Sources: Ren et al., NeurIPS 2020 (balanced softmax); Menon et al., ICLR 2021 (logit adjustment).
 """
@@ -16,15 +18,20 @@ def log_prior(labels: Tensor, num_classes: int, weights: Tensor | None = None) -
     """What ``prior="balanced"`` adds to the logits in training: ``log(n_c * C / n)``, float32 ``[C]``, 0 at even counts.
 
     The factor C shifts all classes alike and so changes nothing in the loss; it makes even counts give 0 exactly. A class
-    without images counts as half an image: its logit must not be free, since all classes compete at test time.
+    without images counts as half an image: its logit must not be free, since all classes compete at test time. Of soft labels
+    n_c is the sum of the class's column, of at least half an image: the frequencies that a network would learn from them.
 
     Args:
-        labels: int64 ``[N]``.
+        labels: int64 ``[N]``, or soft ones.
         num_classes: C.
         weights: float ``[N]``; n_c is then the sum of the weights of the class.
     """
-    counts = torch.bincount(labels, None if weights is None else weights.double(), minlength=num_classes).double()
-    counts = torch.where(counts > 0, counts, 0.5)
+    if labels.ndim == 2:
+        shares = labels.double()
+        counts = (shares if weights is None else shares * weights.double()[:, None]).sum(dim=0).clamp_min(0.5)
+    else:
+        counts = torch.bincount(labels, None if weights is None else weights.double(), minlength=num_classes).double()
+        counts = torch.where(counts > 0, counts, 0.5)
     total = len(labels) if weights is None else weights.double().sum()
     return (counts * num_classes / total).log().float()
 
@@ -36,10 +43,10 @@ def training_loss(
 
     Args:
         logits: float ``[B, C]``.
-        labels: int64 ``[B]``.
+        labels: int64 ``[B]``, or soft ones, float ``[B, C]``: then the cross-entropy is ``-sum(labels * log softmax)``.
         prior: float ``[C]``, added to the logits; see :func:`log_prior`.
         weights: float ``[B]`` of mean 1 over the training set (not over the batch, so that a sample counts alike in all).
-        label_smoothing: share of the target spread over all classes.
+        label_smoothing: share of the target, soft or not, spread over all classes.
     """
     adjusted = logits if prior is None else logits + prior
     losses = functional.cross_entropy(adjusted, labels, reduction="none", label_smoothing=label_smoothing)

@@ -287,7 +287,7 @@ def _check_shape(name: str, network: Network, image_shape: Shape) -> None:
     try:
         with torch.no_grad():
             width = network.features(torch.zeros(1, *image_shape)).shape
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
         raise _unsuitable(name, image_shape) from error
     network.train()
     if tuple(width) != (1, network.head.in_features):

@@ -35,6 +35,25 @@ def check_empty(folder: Path) -> None:
 
 
 @contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder that gets the name ``folder`` when the block ends well, and is removed when it does not.
+
+    Raises:
+        UserError: if something is in ``folder`` already, or it cannot be written.
+    """
+    check_empty(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            whole = Path(temporary) / "whole"
+            whole.mkdir()
+            yield whole
+            whole.rename(folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder} ({error.strerror or error}): choose another folder") from error
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not."""
     try:

@@ -17,12 +17,13 @@ from dqas_plugin.plugins import plugins
 from dqas_plugin.ranking import rank
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.recipes import recipe as named_recipe
+from dqas_plugin.refining import chosen_refiner
 from dqas_plugin.request import DEFAULT_MODEL, DEFAULT_RECIPE, Method, SelectionRequest
 from dqas_plugin.selection import Selection
 from dqas_plugin.signals import MAX_MEMORY
 from dqas_plugin.steps import Steps
 
-__all__ = ["DEFAULT_MODEL", "DEFAULT_RECIPE", "Method", "SelectionRequest", "prepare", "rank", "run_request", "select"]
+__all__ = ["DEFAULT_MODEL", "DEFAULT_RECIPE", "Method", "SelectionRequest", "check", "prepare", "rank", "run_request", "select"]
 
 
 def select(
@@ -36,6 +37,7 @@ def select(
     allocator: str | None = None,
     allocator_options: Mapping[str, Any] | None = None,
     refiner: str | None = None,
+    refiner_options: Mapping[str, Any] | None = None,
     refine_share: float = 0.1,
     goal: str = "mean",
     proxy: str = "probe",
@@ -56,9 +58,12 @@ def select(
         ratio: size as a part of ``data``; give exactly one of ``ratio``, ``aipc`` and ``budget``.
         aipc: size as average images per class (paper, Eq. 9).
         budget: size in images.
-        adaptive: let the default allocator choose the class counts.
+        adaptive: let the default allocator choose the class counts, and error reduction the last ``refine_share`` of the
+            samples.
         allocator: or name one (``dqas list allocators``).
         method_options: options of the method, e.g. ``objective="eq7"``.
+        refiner: rule for the last samples; ``"none"``: none, even with ``adaptive``.
+        refiner_options: options of the refiner, e.g. ``{"rounds": 1, "diversity": None}``: the paper's one-shot choice.
         allocator_options: see :class:`SelectionRequest`, as for the other arguments.
 
     Raises:
@@ -71,7 +76,8 @@ def select(
         method_options=method_options,
         allocator=allocator or ("adaptive" if adaptive else "uniform"),
         allocator_options=allocator_options or {},
-        refiner=refiner,
+        refiner=chosen_refiner(refiner, adaptive),
+        refiner_options=refiner_options or {},
         refine_share=refine_share,
         goal=goal,
         proxy=proxy,
@@ -103,6 +109,15 @@ def rank_allocate_refine(request: SelectionRequest) -> Selection:
     ranking = steps.rank()
     allocation = steps.allocate(ranking)
     return steps.refine(ranking, allocation)
+
+
+def check(request: SelectionRequest) -> None:
+    """Find out whether the request can be answered, before anything is trained.
+
+    Raises:
+        UserError: for unknown names and options, budgets that cannot be met, too much memory, too many trainings.
+    """
+    Steps(request)
 
 
 def prepare(request: SelectionRequest) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import pluggy
 
 from dqas_plugin import hookspecs
-from dqas_plugin.contracts import Allocator, DatasetLoader, Entry, Executor, Importer, Model, Refiner, Selector
+from dqas_plugin.contracts import Allocator, DatasetLoader, Entry, Executor, Exporter, Importer, Model, Refiner, Selector
 from dqas_plugin.errors import PluginError, UserError, nearest, unknown_name
 
 if TYPE_CHECKING:
@@ -193,6 +193,11 @@ class Plugins:
         return self._registered[0]["importers"]
 
     @property
+    def exporters(self) -> Registry[Exporter]:
+        """Writers in other people's formats."""
+        return self._registered[0]["exporters"]
+
+    @property
     def executors(self) -> Registry[Executor]:
         """Ways to run cells."""
         return self._registered[0]["executors"]
@@ -264,6 +269,7 @@ _KINDS: tuple[tuple[str, str, type[Entry]], ...] = (
     ("datasets", "dataset", DatasetLoader),
     ("models", "model", Model),
     ("importers", "importer", Importer),
+    ("exporters", "exporter", Exporter),
     ("executors", "executor", Executor),
 )
 
@@ -317,10 +323,10 @@ def announce_epoch(report: EpochReport) -> None:
 
 
 def check_options(entry: Entry, kind: str, options: Mapping[str, Any]) -> None:
-    """Refuse an option that ``entry`` does not have, with the nearest that it has.
+    """Refuse an option that ``entry`` does not have, or a word that it does not know, with the nearest that it does.
 
     Raises:
-        UserError: for an unknown option.
+        UserError: for an unknown option, or another word where there are only some (``Literal``).
     """
     for option in options:
         if option not in entry.options:
@@ -328,3 +334,7 @@ def check_options(entry: Entry, kind: str, options: Mapping[str, Any]) -> None:
             if not known:
                 raise UserError(f"the {kind} '{entry.name}' takes no options, so not '{option}': leave it out")
             raise unknown_name(f"option of the {kind} '{entry.name}'", option, known)
+    words = entry.words if options else {}
+    for option, value in options.items():
+        if option in words and value not in words[option]:
+            raise unknown_name(option, str(value), map(str, words[option]))

@@ -12,7 +12,7 @@ import torch
 from dqas_plugin.contracts import Selector, Size, Weighted, memory_text
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import PluginError, UserError
-from dqas_plugin.lookup import resolve_method
+from dqas_plugin.lookup import RankingFile, resolve_method
 from dqas_plugin.plugins import check_options
 from dqas_plugin.request import Method
 from dqas_plugin.seeding import generator
@@ -54,6 +54,8 @@ def rank(
         raise UserError(f"counts must be one number for each of the {signals.num_classes} classes, not {depths.size}")
     views = signals.views(candidates, seed=seed, max_memory=max_memory)
     _check_counts(depths, views)
+    for one in views:
+        one.counts = depths
     width = 0 if signals.features is None else signals.features.shape[1]
     deepest = int(depths.max())
     needed = check_memory(selector, Size(max(map(len, views)), width, signals.num_classes, deepest, max_memory))
@@ -106,6 +108,8 @@ def as_selector(method: Method) -> tuple[Selector, dict[str, Any]]:
     if callable(found):
         name = getattr(found, "__name__", type(found).__name__)
         return Selector(name, found, name, needs=frozenset({"features", "logits", "images"})), options
+    if isinstance(found, RankingFile):
+        raise UserError(f"'{method}' is a ranking already: it needs no signals to rank; give the name of a method")
     raise UserError(f"a {type(found).__name__} cannot rank samples: give the name of a method or a function")
 
 

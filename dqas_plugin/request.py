@@ -36,6 +36,7 @@ class SelectionRequest:
         allocator: name of the rule for class counts.
         allocator_options: its options.
         refiner: name of the rule for the last samples, or None.
+        refiner_options: its options.
         refine_share: part of the budget that the refiner spends.
         goal: what "better" means to the allocator: class-mean accuracy, accuracy at the natural frequencies, lowest class.
         proxy: what an allocator trains: a last layer (``probe``) or the network (``train``).
@@ -46,6 +47,8 @@ class SelectionRequest:
         features: what methods of geometry see: ``proxy``, the last layer's inputs, or ``timm:NAME``, another network's.
         max_memory: what ranking a class may take, in bytes, beyond the signals.
         candidates: int64 dataset indices that may be selected; None: all.
+        made_for: the dataset that the selection is one of, where ``data`` are its images in another form (rebuilt from some of
+            their patches): sample i is the same in both. None: ``data`` itself.
         report: called with a few words whenever a long step begins.
     """
 
@@ -56,6 +59,7 @@ class SelectionRequest:
     allocator: str = "uniform"
     allocator_options: Mapping[str, Any] = field(default_factory=dict)
     refiner: str | None = None
+    refiner_options: Mapping[str, Any] = field(default_factory=dict)
     refine_share: float = 0.1
     goal: str = "mean"
     proxy: str = "probe"
@@ -66,7 +70,13 @@ class SelectionRequest:
     features: str = "proxy"
     max_memory: int = MAX_MEMORY
     candidates: IntArray | None = None
+    made_for: ImageDataset | None = None
     report: Callable[[str], None] = lambda words: None
+
+    @property
+    def original(self) -> ImageDataset:
+        """The dataset that the selection's indices point into."""
+        return self.data if self.made_for is None else self.made_for
 
     def restrict(self, indices: npt.ArrayLike) -> None:
         """Allow only these dataset indices (of those allowed so far) to be selected."""

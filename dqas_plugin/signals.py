@@ -6,11 +6,12 @@ network, once per dataset, model, recipe and seed; ``Signals.from_arrays`` needs
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,12 @@ from dqas_plugin.data import IntArray
 from dqas_plugin.errors import DqasError, UserError
 from dqas_plugin.gradients import LastLayerGradients, residuals_of
 
+if TYPE_CHECKING:
+    from dqas_plugin.models import Network
+    from dqas_plugin.trainer import Trainer
+
 ArrayLike = npt.ArrayLike | Tensor
+T = TypeVar("T")
 
 MAX_MEMORY = 4 * 2**30
 """What ranking may take, in bytes, beyond the signals, unless the user says otherwise."""
@@ -48,7 +54,9 @@ class Signals:
         errors: ``|p - y|`` at the same time, float32 ``[N, E]``.
         perturbations: squared length of the smallest change of the (normalised) pixels that changes the class, float32 ``[N]``.
         runs: features and logits of further trainings with other seeds.
+        network: the trained network itself, in evaluation mode; it is only read.
         proxy: what is known of the network's training: accuracy per class, seconds … (empty without one).
+        trainer: how networks are trained on these samples, for a refiner that does so itself; only a refiner gets it.
     """
 
     labels: Tensor
@@ -61,7 +69,9 @@ class Signals:
     errors: Tensor | None = None
     perturbations: Tensor | None = None
     runs: tuple[Signals, ...] = ()
+    network: Network | None = None
     proxy: Mapping[str, Any] = field(default_factory=dict)
+    trainer: Trainer | None = None
 
     @classmethod
     def from_arrays(
@@ -77,6 +87,7 @@ class Signals:
         errors: ArrayLike | None = None,
         perturbations: ArrayLike | None = None,
         runs: Sequence[Signals] = (),
+        network: Network | None = None,
     ) -> Signals:
         """Signals of bare arrays (NumPy, torch or lists), checked; nothing is copied that has the right type already.
 
@@ -93,6 +104,7 @@ class Signals:
             errors: ``[N, E]``.
             perturbations: ``[N]``.
             runs: signals of the same samples under other trainings.
+            network: what made the features and logits; it is brought into evaluation mode.
 
         Raises:
             UserError: for empty arrays, shapes that do not fit, numbers that are not finite, labels out of range.
@@ -109,7 +121,8 @@ class Signals:
             raise UserError(f"labels must lie in 0..{classes - 1}, not {int(whole.min())}..{int(whole.max())}")
         if any(len(one) != len(whole) for one in runs):
             raise UserError(f"every run must have one row for each of the {len(whole)} labels: give runs of the same samples")
-        return cls(whole, classes, images=_images(images, len(whole)), runs=tuple(runs), **wide)
+        ready = None if network is None else network.eval().requires_grad_(False)
+        return cls(whole, classes, images=_images(images, len(whole)), runs=tuple(runs), network=ready, **wide)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -117,7 +130,9 @@ class Signals:
     @property
     def device(self) -> torch.device:
         """Where methods compute."""
-        return next((one.device for name in _WIDE if (one := getattr(self, name)) is not None), torch.device("cpu"))
+        whole = [one for name in _WIDE if (one := getattr(self, name)) is not None]
+        whole += [] if self.network is None else [self.network.head.weight]
+        return whole[0].device if whole else torch.device("cpu")
 
     def members(self, label: int) -> IntArray:
         """Dataset indices of one class, ascending, int64."""
@@ -157,12 +172,14 @@ class Signals:
         rows = torch.from_numpy(np.asarray(indices, dtype=np.int64))
         given = {name: one for name in ("labels", "images", *_WIDE) if (one := getattr(self, name)) is not None}
         changed: dict[str, Any] = {name: one[rows] for name, one in given.items()}
-        return replace(self, **changed, runs=tuple(one.subset(indices) for one in self.runs))
+        trainer = None if self.trainer is None else self.trainer.subset(indices)
+        return replace(self, **changed, runs=tuple(one.subset(indices) for one in self.runs), trainer=trainer)
 
     def to(self, device: torch.device | str) -> Signals:
         """The same with everything that methods compute with on a device; labels and images stay where they are."""
         moved: dict[str, Any] = {name: one.to(device) for name in _WIDE if (one := getattr(self, name)) is not None}
-        return replace(self, **moved, runs=tuple(one.to(device) for one in self.runs))
+        network = None if self.network is None else copy.deepcopy(self.network).to(device)  # others may still read this one
+        return replace(self, **moved, runs=tuple(one.to(device) for one in self.runs), network=network)
 
     @cached_property
     def whole(self) -> View:
@@ -184,6 +201,8 @@ class View:
         seed: of the ranking. Draw from the generator that a method gets, unless another program's draws are to be repeated.
         max_memory: what a method may take, in bytes, beyond the signals.
         notes: what methods want people to know, see :meth:`note`.
+        counts: how many of every class are asked for in this ranking, int64 ``[C]``; None where a view stands alone. It is for
+            programs that select from all classes at once.
     """
 
     def __init__(
@@ -200,6 +219,7 @@ class View:
         self.seed = seed
         self.max_memory = max_memory
         self.notes: list[str] = []
+        self.counts: IntArray | None = None
         self._signals = signals
         self._label = label
         self._candidates = candidates
@@ -222,6 +242,11 @@ class View:
     def labels(self) -> Tensor:
         """int64 ``[n]``."""
         return self._rows(self._signals.labels)
+
+    @property
+    def all_labels(self) -> Tensor:
+        """Labels of the whole dataset, also of what may not be selected, int64 ``[N]``: ``indices`` are places in it."""
+        return self._signals.labels
 
     @cached_property
     def features(self) -> Tensor:
@@ -270,6 +295,11 @@ class View:
         """Squared length of the smallest change of the normalised pixels that changes the class, float32 ``[n]``."""
         return self._rows(_present("perturbations", self._signals.perturbations))
 
+    @property
+    def network(self) -> Network:
+        """The trained network itself, in evaluation mode, on the device of the signals. All views share it: change a copy."""
+        return _present("network", self._signals.network)
+
     @cached_property
     def runs(self) -> tuple[View, ...]:
         """This view, and the same samples under every further training."""
@@ -300,7 +330,7 @@ def _mask(name: str, indices: npt.ArrayLike, count: int) -> npt.NDArray[np.bool_
     return mask
 
 
-def _present(name: str, values: Tensor | None) -> Tensor:
+def _present(name: str, values: T | None) -> T:
     if values is None:
         raise UserError(f"these signals have no {name}: give them to Signals.from_arrays, or choose a method that needs none")
     return values

@@ -5,27 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dqas_plugin.allocation import Allocation, Evaluate, allocate
-from dqas_plugin.allocation.rounding import round_counts
 from dqas_plugin.contracts import Selector, Size
-from dqas_plugin.data import BoolArray, ImageDataset, IntArray
+from dqas_plugin.data import BoolArray, IntArray
 from dqas_plugin.errors import PluginError, UserError, unknown_name
-from dqas_plugin.lookup import resolve_method, resolve_model
+from dqas_plugin.lookup import RankingFile, resolve_method, resolve_model
 from dqas_plugin.plugins import announce_epoch, check_options, plugins
 from dqas_plugin.proxy import HeldOut, even_draw, probe_evaluator, training_evaluator
 from dqas_plugin.ranking import as_selector, check_memory, rank
+from dqas_plugin.ready import ranking_of, within
+from dqas_plugin.refining import Refinement, drawn_evenly
 from dqas_plugin.request import PROXIES, SelectionRequest
 from dqas_plugin.scores import ClassScores
 from dqas_plugin.seeding import generator
 from dqas_plugin.selection import Ranking, Selection
 from dqas_plugin.signals import Signals
+from dqas_plugin.told import duration
 from dqas_plugin.trained_signals import compute_signals
+from dqas_plugin.trainer import Trainer
 from dqas_plugin.versions import versions
 
 
@@ -42,10 +45,12 @@ class Steps:
         allocator = plugins().allocators[request.allocator]
         check_options(allocator, "allocator", request.allocator_options)
         self.allocator = allocator
-        self.refiner = None if request.refiner is None else plugins().refiners[request.refiner]
+        classes = request.data.num_classes
+        self.refinement = Refinement.of(request.refiner, request.refiner_options, request.budget, request.refine_share, classes)
+        self.added = 0 if self.refinement is None else self.refinement.added
         self.selector, self.ready, self.options = self._method()
         self.needs: frozenset[str] = (self.selector.needs if self.selector else frozenset()) - {"images"}
-        self.refines = self.refiner is not None and self.refiner.reads_network
+        self.refines = self.refinement is not None and self.refinement.reads_network
         self.probes = self.refines or (allocator.trains and request.proxy == "probe")
         if request.proxy not in PROXIES:
             raise unknown_name("proxy", request.proxy, PROXIES)
@@ -54,35 +59,46 @@ class Steps:
 
     def _method(self) -> tuple[Selector | None, Ranking | None, dict[str, Any]]:
         """Either a selector with its options, or a ranking that is there already."""
+        found: Any
         method, options = self.request.method, dict(self.request.method_options)
         if isinstance(method, str):
-            found, preset = resolve_method(method)
+            named, preset = resolve_method(method)
+            found = named.read(self.request.data, self.request.seed) if isinstance(named, RankingFile) else named
             options = {**preset, **options}
         else:
-            found = method  # type: ignore[assignment]
+            found = method
         if isinstance(found, np.ndarray):
-            found = _ranking_of(found, self.request.data)
+            found = ranking_of(found, self.request.data)
         if isinstance(found, Ranking):
             if options:
                 raise UserError(f"a ready ranking takes no options, so not '{next(iter(options))}': leave it out")
-            return None, _within(found, self.request), {}
+            return None, within(found, self.request), {}
         selector, preset = as_selector(found)
         check_options(selector, "method", options)
+        if selector.quantizes and self.request.made_for is None:
+            self._note(f"'{selector.name}' ranks whole images here; dqas quantize and dqas bench also drop patches")
         return selector, None, {**preset, **options}
 
     def _check_budget(self) -> None:
         request, classes = self.request, self.request.data.num_classes
-        if request.refiner is not None and not 0.0 < request.refine_share < 1.0:
-            raise UserError(f"refine_share must lie between 0 and 1 (both excluded), not {request.refine_share}")
-        self.added = round(request.budget * request.refine_share) if self.refiner else 0
-        if request.budget - self.added < classes:
+        if request.budget < classes:
+            raise UserError(f"a budget of {request.budget} images is below one for each of the {classes} classes: raise it")
+        if request.budget > self._available:
             raise UserError(
-                f"a budget of {request.budget} images (of which the refiner adds {self.added}) is below one for each of the "
-                f"{classes} classes: raise it"
+                f"a budget of {request.budget:,} images is more than the {self._available:,} to choose from: lower it"
             )
-        available = len(request.data) if request.candidates is None else len(request.candidates)
-        if request.budget > available:
-            raise UserError(f"a budget of {request.budget:,} images is more than the {available:,} to choose from: lower it")
+        if self.refinement is not None:
+            self.refinement.check_trainings(self._trainer, self._available)
+
+    @property
+    def _available(self) -> int:
+        """Images that may be selected."""
+        return len(self.request.data) if self.request.candidates is None else len(self.request.candidates)
+
+    @property
+    def _trainer(self) -> Trainer:
+        request = self.request
+        return Trainer(request.data, self.build, request.recipe, request.seed, request.device, request.report)
 
     def _check_memory(self) -> None:
         """A method that cannot rank the largest class is refused before anything is trained."""
@@ -277,48 +293,40 @@ class Steps:
             with self.timed("selection"):
                 ranking = self._rank(self.signals, allocation.counts, request.candidates)
         indices, weights = ranking.take(allocation.counts), ranking.taken_weights(allocation.counts)
-        if self.refiner is not None and self.added:
+        if self.refinement is not None and self.added:
             with self.timed("refinement"):
-                request.report("refining")
-                added = self._refined(indices)
+                self._tell_refinement(self.refinement)
+                added = self._refined(self.refinement, indices)
             indices = np.concatenate([indices, added])
             weights = None if weights is None else np.append(weights, np.full(len(added), weights.mean(), np.float32))
         counts = np.bincount(self.labels[indices], minlength=request.data.num_classes).astype(np.int64)
         return Selection(indices, counts, weights, self._provenance(ranking, allocation))
 
-    def _refined(self, selected: IntArray) -> IntArray:
-        """What the refiner adds, checked; with restricted candidates it sees only them and what is selected."""
-        assert self.refiner is not None
+    def _tell_refinement(self, refinement: Refinement) -> None:
+        trainings = refinement.trainings(self._available)
+        if trainings:
+            seconds = refinement.seconds(self._trainer, self._available)
+            self.request.report(f"refining, with {trainings:,} trainings of a network, about {duration(seconds)}")
+        else:
+            self.request.report("refining")
+
+    def _refined(self, refinement: Refinement, selected: IntArray) -> IntArray:
+        """What the refiner adds; with restricted candidates it sees only them and what is selected."""
         request = self.request
         signals = self.probe_signals("refinement")[0] if self.refines else self.signals
+        signals = replace(signals, trainer=self._trainer)
         seen = np.arange(len(self.labels))
         if request.candidates is not None:
             seen = np.union1d(request.candidates, selected)
             signals = signals.subset(seen)
         rng = generator(request.seed, "refine")
-        added = np.asarray(self.refiner(signals, np.searchsorted(seen, selected), self.added, rng))
-        sound = added.ndim == 1 and len(added) <= self.added and len(np.unique(added)) == len(added)
-        if sound and len(added):
-            sound = added.dtype.kind in "iu" and added.min() >= 0 and added.max() < len(seen)
-        if not sound or (len(added) and np.isin(seen[added], selected).any()):
-            raise PluginError(
-                f"the refiner '{self.refiner.name}' must return at most {self.added} different samples, none of them selected "
-                "yet: mend it, or use another refiner"
-            )
-        chosen: IntArray = seen[added.astype(np.int64)]
-        return np.concatenate([chosen, self._filled(seen, np.concatenate([selected, chosen]), rng)])
-
-    def _filled(self, allowed: IntArray, taken: IntArray, rng: np.random.Generator) -> IntArray:
-        """What a refiner left of its share, drawn from every class alike."""
-        missing = self.request.budget - len(taken)
+        chosen: IntArray = seen[refinement(signals, np.searchsorted(seen, selected), rng)]
+        missing = self.added - len(chosen)
         if not missing:
-            return taken[:0]
-        free = np.setdiff1d(allowed, taken)
-        members = [free[self.labels[free] == label] for label in range(self.request.data.num_classes)]
-        left = np.array([len(one) for one in members], dtype=np.int64)
-        counts = round_counts(np.ones(len(left)), missing, left, floor=0)
-        self._note(f"the refiner added {self.added - missing} images; the other {missing} of its share were drawn at random")
-        return np.concatenate([rng.choice(one, count, replace=False) for one, count in zip(members, counts, strict=True)])
+            return chosen
+        self._note(f"the refiner added {len(chosen)} images; the other {missing} of its share were drawn at random")
+        free = np.setdiff1d(seen, np.concatenate([selected, chosen]))
+        return np.concatenate([chosen, drawn_evenly(self.labels, free, missing, request.data.num_classes, rng)])
 
     def _provenance(self, ranking: Ranking, allocation: Allocation) -> dict[str, Any]:
         request = self.request
@@ -329,14 +337,15 @@ class Steps:
             "allocator_options": dict(request.allocator_options),
             "allocation": _summary(allocation),
             "refiner": request.refiner,
-            "refine_share": request.refine_share if self.refiner else None,
+            "refiner_options": {key: _plain(value) for key, value in request.refiner_options.items()},
+            "refine_share": request.refine_share if self.refinement else None,
             "goal": request.goal,
             "proxy": request.proxy if self.allocator.trains else None,
             "budget": request.budget,
             "ratio": request.budget / len(request.data),
             "seed": request.seed,
-            "dataset": request.data.name,
-            "fingerprint": request.data.fingerprint,
+            "dataset": request.original.name,
+            "fingerprint": request.original.fingerprint,
             "features": request.features if "features" in self.needs else None,
             "notes": list(self.notes),
             "model": request.model,
@@ -349,32 +358,6 @@ class Steps:
 def _untrained(counts: IntArray, seed: int) -> ClassScores:
     """Stands in for an evaluation where an allocator promised to make none."""
     raise PluginError("an allocator registered with trains=False asked for an evaluation: register it with trains=True")
-
-
-def _ranking_of(indices: npt.NDArray[Any], data: ImageDataset) -> Ranking:
-    """A ranking that keeps the order of plain indices, class by class."""
-    if indices.ndim != 1 or indices.dtype.kind not in "iu" or len(np.unique(indices)) != len(indices):
-        raise UserError("indices to be cut must be one row of different whole numbers")
-    if len(indices) and not (0 <= indices.min() and indices.max() < len(data)):
-        raise UserError(f"indices to be cut must lie in 0..{len(data) - 1}, the images of {data.name}")
-    labels = data.labels.numpy()[indices]
-    return Ranking(tuple(indices[labels == label].astype(np.int64) for label in range(data.num_classes)), "indices")
-
-
-def _within(ranking: Ranking, request: SelectionRequest) -> Ranking:
-    """The ranking without what may not be selected; it must fit the dataset."""
-    data = request.data
-    if len(ranking.order) != data.num_classes:
-        raise UserError(f"the ranking has {len(ranking.order)} classes but {data.name} has {data.num_classes}")
-    for label, one in enumerate(ranking.order):
-        if len(one) and (one.max() >= len(data) or (data.labels.numpy()[one] != label).any()):
-            raise UserError(f"the ranking of class {label} holds other samples than {data.name} has: load its own dataset")
-    if request.candidates is None:
-        return ranking
-    if ranking.weights is not None:
-        raise UserError("a ranking with weights cannot be restricted to some candidates: rank again")
-    kept = tuple(one[np.isin(one, request.candidates)] for one in ranking.order)
-    return Ranking(kept, ranking.method, ranking.nested, None, ranking.provenance)
 
 
 def _summary(allocation: Allocation) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Words about work that goes on for minutes, not more often than people want to read them."""
+"""Words about work that goes on for minutes, not more often than people want to read them; and how long it takes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,38 @@ import time
 from collections.abc import Callable
 
 _PAUSE = 10.0  # seconds between two reports
+YEAR = 365.25 * 24 * 3600
+"""Seconds."""
 
 
 class Told:
     """Reports ``what: 1,280 of 50,000 images``; silent for work that is over at once."""
 
-    def __init__(self, what: str, report: Callable[[str], None] | None) -> None:
-        self.what, self.report = what, report
+    def __init__(self, what: str, report: Callable[[str], None] | None, unit: str = "images") -> None:
+        self.what, self.report, self.unit = what, report, unit
         self.last = time.monotonic()
 
-    def done(self, count: int, total: int) -> None:
-        """So many of the images are done."""
-        if self.report is None or count >= total or time.monotonic() - self.last < _PAUSE:
+    def done(self, count: int, total: int, more: str = "") -> None:
+        """So many of the images (or other units) are done; with something more to say."""
+        if count < total:
+            self.say(f"{count:,} of {total:,} {self.unit}" + (f", {more}" if more else ""))
+
+    def say(self, words: str) -> None:
+        """These words, unless others were said a moment ago."""
+        if self.report is None or time.monotonic() - self.last < _PAUSE:
             return
         self.last = time.monotonic()
-        self.report(f"{self.what}: {count:,} of {total:,} images")
+        self.report(f"{self.what}: {words}")
+
+
+def duration(seconds: float) -> str:
+    """For people: ``3 s``, ``25 min``, ``2.5 h``, ``12 days``, ``3.4 years``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    if seconds < YEAR:
+        return f"{round(seconds / (24 * 3600))} days"
+    return f"{seconds / YEAR:,.1f} years"

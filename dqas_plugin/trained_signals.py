@@ -74,7 +74,7 @@ def compute_signals(
         device: where to train.
         trained_on: int64 dataset indices to train on, without a record of the course; None: all, briefly.
         on_epoch: told of the progress, if there is a training.
-        needs: which signals are read: ``perturbations`` are computed only if they are among them.
+        needs: which signals are read: ``perturbations`` and ``network`` are there only if they are among them.
         repeat: how many trainings; the second and later ones go to ``Signals.runs``.
         features: ``proxy``, or an extractor (``timm:NAME``), whose features stand for the proxy's if ``needs`` has them (or
             says nothing). The runs keep those of their own networks.
@@ -89,7 +89,7 @@ def compute_signals(
     proxy = _Proxy(data, model, build, recipe, resolve_device(device), trained_on, on_epoch)
     other = None if features == "proxy" or (needs and "features" not in needs) else resolve(features)
     extracted = None if other is None else _extracted(data, other, proxy.device, report)  # first: mistakes show at once
-    found = proxy.signals(seed)
+    found = proxy.signals(seed, needs)
     if extracted is not None:
         values, seconds = extracted
         found = replace(found, features=values, head_inputs=found.features, proxy=_later(found, seconds))
@@ -97,7 +97,7 @@ def compute_signals(
         found = proxy.perturbed(found, seed, report)
     if repeat == 1:
         return found
-    runs = tuple(proxy.signals(derive(seed, "repeat", number)) for number in range(1, repeat))
+    runs = tuple(proxy.signals(derive(seed, "repeat", number), needs) for number in range(1, repeat))
     seconds = sum(float(one.proxy["seconds"]) for one in (found, *runs))
     return replace(found, runs=runs, proxy={**found.proxy, "seconds": seconds})
 
@@ -143,8 +143,12 @@ class _Proxy:
         """Folder of the cache entry."""
         return cache_folder("signals") / entry_key([_FORMAT, int(seed), *self.described])
 
-    def signals(self, seed: int) -> Signals:
-        """Features, logits and the course of the training, from the cache if they are there."""
+    def signals(self, seed: int, needs: frozenset[str] = frozenset()) -> Signals:
+        """Features, logits and the course of the training, from the cache if they are there; the network if it is needed."""
+        found = self._outputs(seed)
+        return replace(found, network=self.network(seed).requires_grad_(False)) if "network" in needs else found
+
+    def _outputs(self, seed: int) -> Signals:
         data, trained_on = self.data, self.trained_on
 
         def fill(folder: Path) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def train(
 
     Args:
         build: ``build(image_shape, num_classes)`` makes the network; its random numbers come from ``seed``.
-        data: the training images.
+        data: the training images, whose soft labels are learnt if they have any (``data.targets``), else their labels.
         recipe: everything else.
         seed: of initial weights, order of the images and augmentation.
         device: ``cpu``, ``cuda:0`` …
@@ -142,7 +142,7 @@ def evaluate(
 
     Args:
         network: it is moved to ``device`` if one is given.
-        data: labelled images.
+        data: labelled images; soft labels are not looked at.
         device: where to compute; default: where the network is.
         precision: ``fp32`` or ``bf16``.
         batch: images at a time.
@@ -195,7 +195,7 @@ class _Batch(NamedTuple):
 
     positions: Tensor  # in the dataset; on the CPU
     pixels: Tensor  # normalised
-    labels: Tensor
+    labels: Tensor  # or soft ones
     weights: Tensor | None
     ends_epoch: bool
 
@@ -220,9 +220,10 @@ class _Run:
 
     def __post_init__(self) -> None:
         recipe, parameters = self.recipe, self.network.parameters()
+        self.labels = self.data.labels if self.data.targets is None else self.data.targets
         self.prior = None
         if recipe.prior == "balanced":
-            prior = log_prior(self.data.labels, self.data.num_classes, self.weights)
+            prior = log_prior(self.labels, self.data.num_classes, self.weights)
             self.prior = prior.to(self.device) if prior.any() else None
         self.optimizer = torch.optim.SGD(
             parameters,
@@ -291,7 +292,7 @@ class _Run:
                         return
 
     def _block(self, chosen: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Augmented uint8 images at ``chosen``, their labels and weights, on the device."""
+        """Augmented uint8 images at ``chosen``, their labels (soft ones if there are any) and weights, on the device."""
         images = self.data.images[chosen].to(self.device)
         flip = self.recipe.flip and self.data.mirror
         if self.recipe.crop or flip:
@@ -299,7 +300,7 @@ class _Run:
             shifts = draw_shifts(len(chosen), height, width, crop=self.recipe.crop, flip=flip, generator=draws)
             images = shift(images, shifts)
         weights = None if self.weights is None else self.weights[chosen].to(self.device)
-        return images, self.data.labels[chosen].to(self.device), weights
+        return images, self.labels[chosen].to(self.device), weights
 
     def _update(self, batch: _Batch) -> Tensor:
         """One optimiser step; the loss, still on the device."""

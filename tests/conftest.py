@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from dqas_adapters.deepcore.checkout import Checkout
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +27,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder shared/ with real data is not beside the checkout")
     return folder
+
+
+@pytest.fixture(params=["stand-in", "real"])
+def checkout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checkout]:
+    """A DeepCore checkout, its methods registered as in an installation: the stand-in, and the real one if there is one."""
+    from deepcore_problem import REAL, STANDIN, installed
+    from dqas_adapters.deepcore.checkout import HOME, configured
+    from dqas_plugin.plugins import plugins
+
+    if request.param == "real" and not REAL:
+        pytest.skip(f"{HOME} names no checkout of the real DeepCore")
+    monkeypatch.setenv(HOME, str(STANDIN) if request.param == "stand-in" else str(REAL))
+    installed(monkeypatch)
+    yield configured() or pytest.fail("no checkout is configured")
+    plugins.cache_clear()

@@ -12,7 +12,8 @@ import pytest
 
 from dqas_adapters import files
 from dqas_plugin import Ranking, Selection, UserError, load_dataset, select
-from dqas_plugin.lookup import resolve_method
+from dqas_plugin.bench import open_dataset, plan
+from dqas_plugin.lookup import RankingFile, resolve_method
 from dqas_plugin.plugins import Plugins, plugins
 
 
@@ -35,19 +36,24 @@ def ranking(tmp_path: Path) -> Path:
     return Ranking(order, "by hand").save(tmp_path / "by hand.npz")
 
 
-def test_plugin_brings_two_importers() -> None:
+def test_plugin_brings_readers_and_a_writer() -> None:
     loaded = Plugins(strangers=False)
     loaded.register(files, "files")
     info = next(one for one in loaded.overview() if one.name == "files")
-    assert info.brings == {"importers": ("ranking", "selection")}
-    assert info.hooks == ("dqas_register_importers",)
+    assert info.brings == {"importers": ("ranking", "selection"), "exporters": ("parquet",)}
+    assert info.hooks == ("dqas_register_exporters", "dqas_register_importers")
     assert loaded.problems == []
 
 
 def test_plugin_uses_public_modules_only() -> None:
     tree = ast.parse(inspect.getsource(files))
     imported = {one.module for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)}
-    assert {one for one in imported if one and one.startswith("dqas")} == {"dqas_plugin.hookspecs", "dqas_plugin.selection"}
+    assert {one for one in imported if one and one.startswith("dqas")} == {
+        "dqas_plugin.data",
+        "dqas_plugin.hookspecs",
+        "dqas_plugin.quantization.patch_files",
+        "dqas_plugin.selection",
+    }
 
 
 @pytest.mark.usefixtures("registered")
@@ -72,7 +78,10 @@ def test_selection_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("registered")
 def test_selection_is_no_method(tmp_path: Path) -> None:
     path = select(load_dataset("digits").train, method="random", aipc=2).save(tmp_path / "s.npz")
-    with pytest.raises(UserError, match="is a selection, not a ranking"):
-        resolve_method(f"selection:{path}")
-    with pytest.raises(UserError, match="not a ranking file"):
-        resolve_method(f"ranking:{path}")
+    for kind, words in (("selection", "is a selection, not a ranking"), ("ranking", "not a ranking file")):
+        found, _ = resolve_method(f"{kind}:{path}")
+        assert isinstance(found, RankingFile)
+        with pytest.raises(UserError, match=words):
+            found.check()
+        with pytest.raises(UserError, match=words):
+            plan(open_dataset("digits"), [f"{kind}:{path}"])

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from dqas_plugin.bench import Cell, Estimate, Store, estimate, open_dataset, plan
+from dqas_plugin.bench import Cell, Estimate, Store, estimate, open_dataset, plan, run
 from dqas_plugin.bench.cost import measured_speed
+from dqas_plugin.errors import UserError
 from dqas_plugin.recipes import recipe
 
 QUICK = recipe("quick").with_(precision="fp32")  # 300 iterations, batch 64, 10 proxy epochs
@@ -68,6 +69,65 @@ def test_methods_that_read_more_than_one_training_cost_more(tmp_path: Path) -> N
     walked = found("margin", "deepfool")
     assert walked.proxies == 2
     assert walked.seconds > 2 * one + walked.trainings * training + 2 * 1438 * 10 / 1000
+
+
+def dqas(*methods: str, **options: Any) -> list[Cell]:
+    planned = plan(open_dataset("digits"), methods or ["dqas"], **{"ratios": [0.05], "seeds": 2, "recipe": QUICK, **options})
+    return [one for one in planned if one.method != "random"]
+
+
+def found(cells: list[Cell], tmp_path: Path) -> Estimate:
+    return estimate(cells, tmp_path, jobs=1, speed=lambda cell, device: 1000.0)
+
+
+def test_what_is_judged_and_what_is_read_are_two_proxies(tmp_path: Path) -> None:
+    """Grad-CAM asks a network of the original images; bins of rebuilt ones are made of the features of another."""
+    one = 1438 * (10 + 1 / 3) / 1000
+    training = (300 * 48 + 5 * 359 / 3) / 1000  # 72 whole images are 96 without a quarter of each, in batches of 48
+    both = found(dqas(), tmp_path)
+    assert (both.proxies, both.trainings) == (4, 2)
+    assert both.seconds == pytest.approx(4 * one + 2 * training)
+    assert found(dqas("graphcut", "dq", "dqas"), tmp_path).proxies == 4  # the first serves all
+    assert found(dqas("dq"), tmp_path).proxies == 2
+    assert found(dqas(bins_on="original"), tmp_path).proxies == 2
+    assert found(dqas(patches={"keep": True}), tmp_path).proxies == 2
+    assert found(dqas(patches={"scores": "saliency"}), tmp_path).proxies == 2
+    assert found(dqas("dq", bins_on="original", patches={"scores": "saliency"}), tmp_path).proxies == 2
+
+
+def test_probes_of_other_images_are_other_probes(tmp_path: Path) -> None:
+    cells = dqas("graphcut", "dq", "dqas", seeds=1, refiner="error-reduction")
+    assert found(cells, tmp_path).proxies == 2 + 3  # the same images of the same number would be the same probe
+    assert found(dqas("graphcut", "bins", seeds=1, refiner="error-reduction"), tmp_path).proxies == 1 + 1
+
+
+def test_autoencoders_are_counted_but_not_timed(tmp_path: Path) -> None:
+    told = found(dqas("dq", "dqas", patches={"rebuild": "mae"}), tmp_path)
+    assert told.autoencoders == 2
+    assert str(told).endswith("; not counted: the training of 2 autoencoders")
+    assert found(dqas(), tmp_path).autoencoders == 0
+
+
+def test_a_training_with_every_candidate_is_counted(tmp_path: Path) -> None:
+    """65 of 72 images are chosen first; then come two rounds of the network without and with each of the others."""
+    options = {"scorer": "retrain", "rounds": 2}
+    cells = dqas("graphcut", seeds=1, refiner="error-reduction", refiner_options=options)
+    told = found(cells, tmp_path)
+    trainings = (1 + 1373) + (1 + 1369)
+    assert told.retrainings == trainings
+    once = 300 * 65 / 2 + (1438 - 65) / 3  # two batches make an epoch
+    usual = found(dqas("graphcut", seeds=1, refiner="error-reduction"), tmp_path)
+    assert usual.retrainings == 0
+    assert told.seconds - usual.seconds == pytest.approx(trainings * once / 1000)
+    assert f", {trainings:,} to refine and 2 of final networks, about 7.8 h with 1 job" in str(told)
+
+
+def test_more_trainings_than_allowed_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    options = {"scorer": "retrain"}
+    cells = dqas("graphcut", seeds=1, refiner="error-reduction", refiner_options=options, ratios=[0.2])
+    with pytest.raises(UserError, match=r"would train 1,180 networks .* \(.* years\).* option trainings=1180$"):
+        run(cells, tmp_path / "results", jobs=1)
+    assert not (tmp_path / "results").exists()
 
 
 def test_the_speed_is_measured_once_for_a_model_and_recipe(tmp_path: Path) -> None:

@@ -96,6 +96,19 @@ def test_networks_are_prepared_before_they_are_needed_and_apart(tmp_path: Path) 
     ]
 
 
+def test_what_reads_other_images_is_prepared_apart(tmp_path: Path) -> None:
+    """Bins of whole images, of more images, and of rebuilt ones: three probes at one budget."""
+    fakes = Fakes()
+    digits = replace(DIGITS, shape=(1, 8, 8))
+    go(fakes, tmp_path, plan(digits, ["bins", "dq", "dqas"], ratios=[0.05], refiner="error-reduction", seeds=1))
+    assert fakes.prepared == [
+        ["bins 5 % seed 0", "dq 5 % seed 0", "dqas 5 % seed 0"],  # one after the other: two of them ask the same network
+        ["bins+error-reduction 5 % seed 0"],
+        ["dq+error-reduction 5 % seed 0"],
+        ["dqas+error-reduction 5 % seed 0"],
+    ]
+
+
 def test_random_alone_prepares_nothing(tmp_path: Path) -> None:
     fakes = Fakes()
     go(fakes, tmp_path, plan(DIGITS, [], ratios=[0.05]))

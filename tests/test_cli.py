@@ -236,7 +236,8 @@ def test_bench_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     more = "--method graphcut:eq7,random --aipc 4,6 --adaptive --allocator paper,adaptive --refiner random --refine-share 0.25"
     more += " --proxy train --goal worst --model convnet3 --recipe fast --epochs 7 --prior empirical --seeds 5 --estimate"
     more += " --method-option objective=eq7 --features proxy --max-memory 500MB --bins-on original --no-patches"
-    more += " --drop-rate 0.5 --patch-size 4 --patch-scores saliency --rebuild mae"
+    more += " --drop-rate 0.5 --patch-size 4 --patch-scores saliency --rebuild mae --allocator-option iterations=7"
+    more = more.replace("--refiner random", "--refiner error-reduction --refiner-option diversity=none --scorer ridge")
     result = invoke("bench", *TINY, "--device", "cpu", *more.split(), "--results", str(tmp_path / "results"))
     assert result.exit_code == 0, result.stderr
     assert seen["dataset"].options == {"classes": 3, "per_class": 30, "test_per_class": 10, "size": 8, "modes": 4}
@@ -249,7 +250,9 @@ def test_bench_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "aipc": (4, 6),
         "seeds": 5,
         "allocators": ["paper", "adaptive"],
-        "refiner": "random",
+        "refiner": "error-reduction",
+        "refiner_options": {"diversity": None, "scorer": "ridge"},
+        "allocator_options": {"iterations": 7},
         "refine_share": 0.25,
         "goal": "worst",
         "proxy": "train",
@@ -379,7 +382,8 @@ def test_select_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("dqas_plugin.pipeline.select", select)
     more = "--aipc 2 --adaptive --allocator paper --refiner random --proxy train --goal natural --model resnet18 --seed 3"
-    more += " --method-option objective=eq7 --max-memory 2GiB"
+    more += " --method-option objective=eq7 --max-memory 2GiB --allocator-option lower_bound=0.3 --allocator-option reset=no"
+    more = more.replace("--refiner random", "--refiner error-reduction --refiner-option rounds=1")
     result = invoke("select", *QUICK, *more.split(), "--out", str(tmp_path / "s.npz"))
     assert result.stderr == "dqas: error: enough\n"
     assert seen.pop("recipe").iterations == 2
@@ -390,7 +394,9 @@ def test_select_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.Monkey
         "method": "graphcut",
         "adaptive": True,
         "allocator": "paper",
-        "refiner": "random",
+        "refiner": "error-reduction",
+        "refiner_options": {"rounds": 1},
+        "allocator_options": {"lower_bound": 0.3, "reset": False},
         "refine_share": 0.1,
         "proxy": "train",
         "goal": "natural",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from dqas_plugin.contracts import Selector, Weighted
 from dqas_plugin.errors import UserError
 from dqas_plugin.gradients import LastLayerGradients, residuals_of
-from dqas_plugin.methods import coverage
+from dqas_plugin.methods import coverage, distance_cover
 from dqas_plugin.methods.coverage import angles, craig, dense_bytes, distances, facility_location, sparse_bytes
 from dqas_plugin.methods.greedy_coverage import cover, cover_by_neighbours, cover_on_device
 from dqas_plugin.methods.ordering import batch_scale
@@ -24,6 +25,17 @@ from dqas_plugin.signals import MAX_MEMORY, Signals, View
 
 Array = npt.NDArray[Any]
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module", params=[1, 10**6], ids=["float32", "float64"])
+def route(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Craig narrows down in float32 where there are many samples: here from the first one on, or never."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coverage, "_MANY", request.param)
+        yield
+
+
+both_ways = pytest.mark.usefixtures("route")
 
 
 def problem(seed: int, count: int, width: int = 7, classes: int = 4) -> tuple[Array, Array]:
@@ -98,6 +110,7 @@ def test_facility_location_follows_its_definition(seed: int, count: int, data: s
     assert facility_location(view_of(features, logits), budget, RNG, compat="paper").tolist() == expected
 
 
+@both_ways
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 40), data=st.data())
 @settings(deadline=None, max_examples=60)
 def test_craig_follows_its_definition(seed: int, count: int, data: st.DataObject) -> None:
@@ -111,6 +124,7 @@ def test_craig_follows_its_definition(seed: int, count: int, data: st.DataObject
     assert found.weights.tolist() == [1 + one for one in shares(similarity, found.positions.tolist())]
 
 
+@both_ways
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 40), data=st.data())
 @settings(deadline=None, max_examples=60)
 def test_craig_as_published_follows_its_definition(seed: int, count: int, data: st.DataObject) -> None:
@@ -130,6 +144,7 @@ def test_craig_of_the_paper_is_not_that_of_deepcore() -> None:
     assert (ours.weights.sum(), published.weights.sum()) == (80, 60)
 
 
+@both_ways
 def test_the_last_batch_of_craig_is_longer() -> None:
     features, logits = problem(2, 300)
     view = view_of(features, logits)
@@ -139,6 +154,7 @@ def test_the_last_batch_of_craig_is_longer() -> None:
     assert found != craig(view, 30, RNG, batch=None).positions.tolist()
 
 
+@both_ways
 @given(data=st.data())
 @settings(deadline=None, max_examples=80)
 def test_copies_are_picked_lowest_position_first(data: st.DataObject) -> None:
@@ -155,17 +171,20 @@ def test_copies_are_picked_lowest_position_first(data: st.DataObject) -> None:
     assert found.weights.tolist() == [1 + one for one in shares(similarity, found.positions.tolist())]
 
 
+@both_ways
 @pytest.mark.parametrize("seed", range(5))
 def test_copies_far_from_the_origin_add_nothing_to_craig(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     features, logits = problem(seed, 30, width=64)
     twice = np.r_[np.arange(30), np.arange(30)]
     view = view_of((features + 3000)[twice], np.zeros_like(logits)[twice])  # distances of 1e-3 of the lengths and less
-    monkeypatch.setattr(coverage, "block_rows", lambda _: 7)  # products of the same rows differ in the last digits by block
+    for module in (coverage, distance_cover):  # products of the same rows differ in the last digits by block
+        monkeypatch.setattr(module, "block_rows", lambda _: 7)
     picks = craig(view, 60, RNG).positions.tolist()
     assert set(picks[:30]) == set(range(30))
     assert picks[30:] == list(range(30, 60))
 
 
+@both_ways
 def test_craig_knows_no_distances_below_a_millionth_as_deepcore() -> None:
     features, logits = problem(4, 20)
     logits[:, 1] += 32
@@ -177,6 +196,7 @@ def test_craig_knows_no_distances_below_a_millionth_as_deepcore() -> None:
     assert craig(view_of(features, logits), 20, RNG, compat="paper").positions.tolist() != list(range(20))
 
 
+@both_ways
 @pytest.mark.parametrize("count", [1, 2, 9])
 def test_samples_that_are_all_the_same_come_in_their_order(count: int) -> None:
     view = view_of(np.ones((count, 3), np.float32), np.zeros((count, 2), np.float32))
@@ -187,6 +207,7 @@ def test_samples_that_are_all_the_same_come_in_their_order(count: int) -> None:
         assert found.weights.sum() == (2 * count if compat == "deepcore" else count)
 
 
+@both_ways
 def test_a_gradient_of_length_zero_is_like_nothing() -> None:
     features, logits = problem(6, 12)
     logits[[2, 7]] = [-np.float32(3e38), 3e38, -3e38, -3e38]  # fitted without any residual
@@ -196,6 +217,7 @@ def test_a_gradient_of_length_zero_is_like_nothing() -> None:
     assert craig(view, 12, RNG).positions.tolist() == literal(closeness(gradients(features, logits) / 12), 12)
 
 
+@both_ways
 @given(seed=st.integers(0, 10_000), count=st.integers(2, 60))
 @settings(deadline=None, max_examples=30)
 def test_gains_do_not_increase(seed: int, count: int) -> None:
@@ -209,6 +231,7 @@ def test_gains_do_not_increase(seed: int, count: int) -> None:
         assert (np.diff(gains) <= 1e-10 * count).all()
 
 
+@both_ways
 def test_many_picks_are_those_of_float64() -> None:
     features, logits = problem(11, 700, width=48, classes=6)
     view = view_of(features, logits)
@@ -227,17 +250,19 @@ def test_the_loop_for_devices_picks_the_same(kind: str) -> None:
     features, logits = problem(12, 50)
     order = {"random": np.arange(50), "copies": np.arange(50) % 17, "same": np.zeros(50, np.int64)}[kind]
     both = implicit(features[order], logits[order])
-    for closer in (angles(both), distances(both, batch_scale(50, 32))):
+    for closer in (angles(both), distances(both.scaled(batch_scale(50, 32)))):
         matrix = closer.matrix()
         for budget in (0, 1, 20, 50):
             assert cover_on_device(matrix, budget).tolist() == cover(matrix.numpy(), budget).tolist()
 
 
+@both_ways
 @pytest.mark.parametrize("step", [1, 7])
 def test_the_size_of_the_blocks_does_not_matter(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     view = view_of(*problem(13, 40))
     expected = (facility_location(view, 40, RNG).tolist(), craig(view, 40, RNG).weights.tolist())
     monkeypatch.setattr(coverage, "block_rows", lambda _: step)
+    monkeypatch.setattr(distance_cover, "block_rows", lambda _: step)
     monkeypatch.setattr("dqas_plugin.methods.greedy_coverage.block_rows", lambda _: step)
     monkeypatch.setattr("dqas_plugin.methods.neighbours.block_rows", lambda _: step)
     assert (facility_location(view, 40, RNG).tolist(), craig(view, 40, RNG).weights.tolist()) == expected
@@ -245,7 +270,7 @@ def test_the_size_of_the_blocks_does_not_matter(monkeypatch: pytest.MonkeyPatch,
 
 def test_all_neighbours_are_all_pairs() -> None:
     both = implicit(*problem(14, 80))
-    for closer in (angles(both), distances(both, batch_scale(80, 30))):
+    for closer in (angles(both), distances(both.scaled(batch_scale(80, 30)))):
         positions, values = closer.nearest(80)
         assert (
             cover_by_neighbours(positions.numpy(), values.numpy(), 80).tolist() == cover(closer.matrix().numpy(), 80).tolist()
@@ -312,6 +337,7 @@ def test_mistakes_are_answered(options: dict[str, Any], message: str) -> None:
         craig(view_of(*problem(0, 5)), 2, RNG, **options)
 
 
+@both_ways
 @pytest.mark.parametrize("fraction", [0.1, 0.3])
 @pytest.mark.parametrize("name", ["facility-location", "craig"])
 def test_picks_of_the_real_deepcore(shared: Path, name: str, fraction: float) -> None:

@@ -57,10 +57,14 @@ def test_split_depends_on_the_seed_alone() -> None:
     assert (masks[0] != masks[2]).any()
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("share", [1.0, -0.1, 1.5, float("nan")])
 def test_split_refuses_an_impossible_share(share: float) -> None:
-    with pytest.raises(UserError, match="test_share must lie between 0 and 1"):
+    with pytest.raises(UserError, match="test_share must be at least 0 and below 1"):
         stratified_test_mask(np.zeros(4, dtype=np.int64), ["a"], share, 0, "d")
+
+
+def test_split_of_nothing() -> None:
+    assert not stratified_test_mask(np.array([0, 0, 1]), ["a", "b"], 0.0, 0, "d").any()
 
 
 def test_split_refuses_a_class_of_one() -> None:

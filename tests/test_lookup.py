@@ -14,7 +14,7 @@ from dqas_plugin.contracts import Selector
 from dqas_plugin.datasets import digits, shapes
 from dqas_plugin.errors import PluginError
 from dqas_plugin.hookspecs import hookimpl
-from dqas_plugin.lookup import parse_options, resolve_method, resolve_model
+from dqas_plugin.lookup import RankingFile, parse_options, resolve_method, resolve_model
 from dqas_plugin.plugins import plugins
 
 
@@ -29,6 +29,7 @@ def stranger() -> Iterator[None]:
         def dqas_register_importers(self, register: Any) -> None:
             register("kept", lambda path: Ranking((np.array([0]),), path.name))
             register("splits", lambda path: digits.load(None))
+            register("drawn", lambda path, *, seed=0: Ranking((np.array([seed]),), path.name))
 
     plugin = Stranger()
     plugins().register(plugin, "stranger")
@@ -79,10 +80,15 @@ def test_methods() -> None:
 
 def test_an_importers_ranking_is_a_method(stranger: None) -> None:
     found, options = resolve_method("kept:some/file.npz")
-    assert isinstance(found, Ranking)
-    assert (found.method, options) == ("file.npz", {})
+    assert isinstance(found, RankingFile)
+    assert (found.read(None).method, options) == ("file.npz", {})
+    drawn, _ = resolve_method("drawn:x")
+    assert isinstance(drawn, RankingFile)
+    assert drawn.read(None, seed=7).order[0].tolist() == [7]
+    splits, _ = resolve_method("splits:x")
+    assert isinstance(splits, RankingFile)
     with pytest.raises(UserError, match="cannot be used as a method: x is a datasetsplits, not a ranking"):
-        resolve_method("splits:x")
+        splits.check()
 
 
 def test_models() -> None:
@@ -102,6 +108,11 @@ def test_options_as_text() -> None:
 
     def load(path: Path, *, size: int | None = None, mirror: bool = True, kind: str = "a") -> None: ...
 
+    def nothing(*, size: int | None = 3, share: float | None = 0.5, turn: bool | None = True, name: str = "a") -> None: ...
+
+    nones = dict.fromkeys(("size", "share", "turn", "name"), "none")
+    optional = DatasetLoader("nothing", nothing).options
+    assert parse_options("option", nones, optional) == {"size": None, "share": None, "turn": None, "name": "none"}
     others = DatasetLoader("other", load).options
     assert parse_options("option", {"size": "32", "mirror": "no", "kind": "b"}, others) == {
         "size": 32,

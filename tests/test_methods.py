@@ -22,6 +22,9 @@ Array = npt.NDArray[Any]
 TIES = {"craig"}
 """Methods with equal gains in any data: two samples that are each other's nearest gain as much from one as from the other."""
 
+STORED = {"distilled-family"}
+"""Methods whose samples are in their best order when they are stored."""
+
 DEGENERATE: dict[str, Callable[[Array], Array]] = {
     "random": lambda one: one,
     "identical": lambda one: np.broadcast_to(one[:1], one.shape).copy(),
@@ -33,8 +36,10 @@ DEGENERATE: dict[str, Callable[[Array], Array]] = {
 
 
 def cases() -> Iterator[Any]:
-    """Every method, and every variant of it."""
+    """Every method, and every variant of it; what is another program has tests of its own."""
     for name, selector in plugins().selectors.items():
+        if selector.version:
+            continue
         yield pytest.param(selector, {}, id=name)
         for variant, options in selector.variants.items():
             yield pytest.param(selector, dict(options), id=f"{name}:{variant}")
@@ -126,6 +131,8 @@ def test_degenerate_samples_are_ranked_like_any(selector: Selector, options: dic
 
 @every_method
 def test_the_order_of_the_samples_does_not_matter(selector: Selector, options: dict[str, Any]) -> None:
+    if selector.name in STORED:
+        pytest.skip("takes samples as they are stored")
     whole = signals()
     view = whole.view(1)
     if picks(selector, view, 9, options, seed=3) != picks(selector, view, 9, options, seed=4):

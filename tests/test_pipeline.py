@@ -207,6 +207,8 @@ def test_adaptive_spends_the_budget_exactly(method: str, proxy: str) -> None:
 
 def test_adaptive_never_sees_the_test_labels_nor_changes_with_the_cache() -> None:
     first = select(toy(), "graphcut", budget=18, adaptive=True, recipe=SHORT)
+    assert first.provenance["refiner"] == "error-reduction"
+    assert select(toy(), "graphcut", budget=18, adaptive=True, refiner="none", recipe=SHORT).provenance["refiner"] is None
     again = select(toy(), "graphcut", budget=18, adaptive=True, recipe=SHORT)
     assert first.indices.tolist() == again.indices.tolist()
 
@@ -299,8 +301,12 @@ def test_a_refiners_broken_promise_names_it(registered: Any, added: list[Any]) -
         ({"budget": 6, "device": "cuda:99", "method": "graphcut"}, "device 'cuda:99' is not available"),
         ({"budget": 6, "allocator_options": {"stepps": 3}, "adaptive": True}, "unknown option of the allocator 'adaptive'"),
         ({"budget": 2}, "less than one for each of the 3 classes"),
-        ({"budget": 4, "refiner": "random", "refine_share": 0.5}, "below one for each of the 3 classes"),
-        ({"budget": 6, "refiner": "random", "refine_share": 1.0}, "refine_share must lie between 0 and 1"),
+        ({"budget": 4, "refiner": "random", "refine_share": 0.5}, "less than one for each of the 3 classes"),
+        ({"budget": 6, "refiner": "random", "refine_share": 1.0}, "choose a number above 0 and below 1"),
+        ({"budget": 6, "refiner_options": {"rounds": 1}}, "'rounds' belongs to a refiner: name one"),
+        ({"budget": 6, "refiner": "error-reduction", "refiner_options": {"round": 1}}, "did you mean 'rounds'"),
+        ({"budget": 6, "refiner": "error-reduction", "refiner_options": {"scorer": "kap3nd"}}, "did you mean 'kap2nd'"),
+        ({"budget": 6, "refiner": "random", "refiner_options": {"rounds": 1}}, "takes no options"),
         ({"budget": 6, "method": "timm"}, "unknown method 'timm'"),
     ],
 )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -21,7 +21,7 @@ from dqas_plugin.data import ImageDataset
 from dqas_plugin.errors import PluginError, UserError
 from dqas_plugin.hookspecs import hookimpl
 from dqas_plugin.pipeline import SelectionRequest, run_request, select
-from dqas_plugin.plugins import Plugins, plugins
+from dqas_plugin.plugins import Plugins, check_options, plugins
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.selection import Selection
 from dqas_plugin.training import EpochReport
@@ -118,6 +118,16 @@ def test_dqas_register_importers(host: Plugins) -> None:
     assert host.importers["mine"].function is toy
 
 
+def test_dqas_register_exporters(host: Plugins) -> None:
+    register_one(host, "dqas_register_exporters", "mine", toy, title="Mine")
+    assert host.exporters["mine"].function is toy
+
+
+def test_an_importer_may_need_the_dataset(host: Plugins) -> None:
+    register_one(host, "dqas_register_importers", "mine", lambda path, data, *, more=1: (path, data, more), needs_dataset=True)
+    assert host.importers["mine"].read("p", "d", more=2) == ("p", "d", 2)
+
+
 def test_dqas_register_executors(host: Plugins) -> None:
     register_one(host, "dqas_register_executors", "mine", toy)
     assert "mine" in host.executors
@@ -142,6 +152,22 @@ def test_dqas_register_commands(host: Plugins) -> None:
     problems = host.register_commands(cli)
     assert "hello" in cli.commands
     assert [str(one) for one in problems] == ["plugin 'broken' is skipped: RuntimeError: no commands today"]
+
+
+def test_words_of_options_are_known() -> None:
+    @refiner("mine")
+    def mine(
+        signals: Any, selected: Any, budget: int, rng: Any, *, way: Literal["up", "down"] = "up", size: int = 1
+    ) -> Any: ...
+
+    assert mine.words == {"way": ("up", "down")}
+    assert mine.settings({"size": 2}) == {"way": "up", "size": 2}
+    check_options(mine, "refiner", {"way": "down", "size": 7})
+    with pytest.raises(UserError, match="unknown way 'dwn': did you mean 'down'"):
+        check_options(mine, "refiner", {"way": "dwn"})
+    mine.function.__annotations__["way"] = "NotImported"
+    assert mine.words == {}  # and whatever it is, is for the function to judge
+    check_options(mine, "refiner", {"way": "dwn"})
 
 
 def test_dqas_epoch_finished(with_plugin: Any) -> None:

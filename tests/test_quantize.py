@@ -77,6 +77,52 @@ def test_bins_are_made_of_what_the_plan_says() -> None:
         assert torch.equal(found.images.images, found.rebuilt.data.images[torch.from_numpy(found.selection.indices)])
 
 
+def test_the_selection_is_one_of_the_original() -> None:
+    found = small(plan_of("dqas", QUICK, adaptive=False))
+    original = toy()
+    assert (found.selection.provenance["dataset"], found.selection.provenance["fingerprint"]) == ("toy", original.fingerprint)
+    assert found.selection.provenance["ratio"] == pytest.approx(24 / 74)
+
+
+def test_options_reach_the_allocator_and_the_refiner() -> None:
+    how: dict[str, Any] = {"allocator_options": {"screen": 2}, "refiner_options": {"rounds": 1, "diversity": None}}
+    plan = plan_of("dqas", QUICK, **how)
+    assert (plan.allocator_options, plan.refiner_options) == tuple(how.values())
+    told = small(plan).selection.provenance
+    assert (told["allocator_options"], told["refiner_options"]) == tuple(how.values())
+    for kind, options in how.items():
+        for pipeline, adaptive in (("dq", True), ("dqas", False)):
+            with pytest.raises(UserError, match=f"have no {kind.partition('_')[0]}, so not its option"):
+                plan_of(pipeline, QUICK, adaptive=adaptive, **{kind: options})
+
+
+def test_mistakes_are_known_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dqas_plugin.quantization.quantize.trained_network", no_network)
+    for options, words in (
+        ({"allocator_options": {"screeen": 2}}, "did you mean 'screen'"),
+        ({"refiner_options": {"round": 2}}, "did you mean 'rounds'"),
+        ({"refiner_options": {"scorer": "retrain", "trainings": 9}}, "would train 53 networks"),  # 22 of 74 are chosen before
+    ):
+        with pytest.raises(UserError, match=words):
+            small(plan_of("dqas", QUICK, **options))
+
+
+def test_the_training_of_an_autoencoder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def later() -> float:
+        now[0] += 7.0
+        return now[0]
+
+    monkeypatch.setattr("dqas_plugin.told.time.monotonic", later)
+    said: list[str] = []
+    settings = PatchSettings(0.25, scores="saliency", rebuild="mae", mae_steps=5)
+    rebuilt_dataset(toy(), settings, no_network, identity="", report=said.append)
+    steps = [one for one in said if one.startswith("training the autoencoder: ")]
+    assert [one.partition(" steps, ")[0] for one in steps] == [f"training the autoencoder: {step} of 5" for step in (2, 4)]
+    assert all(one.endswith(" dB") for one in steps)
+
+
 def test_the_pipelines_of_figure_2() -> None:
     assert plan_of("dq", QUICK) == Plan(QUICK, "original", objective="dq")
     assert plan_of("dqas", QUICK) == Plan(QUICK, "reconstructed", "adaptive", "error-reduction", 0.1)
@@ -129,7 +175,7 @@ def test_a_full_folder_is_left_alone(tmp_path: Path) -> None:
 )
 def test_mistakes_in_settings(settings: PatchSettings, words: str) -> None:
     with pytest.raises(UserError) as caught:
-        settings.of(toy())
+        settings.of(toy().image_shape)
     assert words in str(caught.value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,9 @@ from dqas_plugin.refinement import (
     retraining_years,
 )
 from dqas_plugin.refinement.rounds import diverse
+from dqas_plugin.seeding import derive
 from dqas_plugin.signals import Signals
+from dqas_plugin.trainer import Trainer
 from dqas_plugin.training import outputs, train
 from refits import clusters, inputs_of, newton
 
@@ -190,6 +193,8 @@ def test_the_refiner_reads_signals() -> None:
     assert error_reduction_refiner(elsewhere, start, 20, rng).tolist() == found.tolist()
     with pytest.raises(UserError, match="retrained_error_change"):
         error_reduction_refiner(signals, start, 20, rng, scorer="retrain")
+    with pytest.raises(UserError, match="unknown scorer"):
+        error_reduction_refiner(signals, start, 20, rng, scorer="kap3nd")  # type: ignore[call-overload]
 
 
 def tiny(count: int) -> ImageDataset:
@@ -243,6 +248,73 @@ def test_retrained_is_a_scorer() -> None:
     pixels = data.images.flatten(1).double()
     found = error_reduction(pixels, data.labels, range(8), 1, scorer=changes, rounds=1, diversity=False, stop=False)
     assert found.tolist() == [int(np.nanargmin(changes(np.arange(8))))]
+
+
+def pixel_signals(data: ImageDataset, said: list[str] | None = None) -> Signals:
+    trainer = Trainer(data, Flat, BRIEF, 5, report=None if said is None else said.append)
+    pixels = data.images.flatten(1).float()
+    return replace(Signals.from_arrays(pixels, np.zeros((len(data), 2)), data.labels), trainer=trainer)
+
+
+def refined(signals: Signals, selected: Array, budget: int, **options: Any) -> list[int]:
+    found = error_reduction_refiner(signals, selected, budget, np.random.default_rng(0), **options)
+    return [int(one) for one in found]
+
+
+def changes_by_training(data: ImageDataset, selected: list[int]) -> Array:
+    """One training after the other, written out."""
+    seed = derive(5, "retrain")
+    rest = np.setdiff1d(np.arange(len(data)), selected)
+
+    def loss(indices: list[int]) -> float:
+        network = train(Flat, data.subset(indices), BRIEF, seed).network
+        logits = torch.cat([one for _, one in outputs(network, data.subset(rest))])
+        return float(functional.cross_entropy(logits.double(), data.labels[rest]))
+
+    before = loss(selected)
+    found = np.full(len(data), np.inf)
+    for one in rest:
+        found[one] = loss([*selected, int(one)]) - before
+    return found
+
+
+def test_the_scorer_retrain_takes_what_training_with_it_shows_to_be_best() -> None:
+    data = tiny(18)
+    changes = changes_by_training(data, list(range(8)))
+    expected = np.argsort(changes)[:3]
+    assert refined(pixel_signals(data), np.arange(8), 3, scorer="retrain", diversity=None, stop=False) == expected.tolist()
+    # the second round sees the first one's pick
+    later = int(np.argmin(changes_by_training(data, [*range(8), int(expected[0])])))
+    twice = refined(pixel_signals(data), np.arange(8), 2, scorer="retrain", diversity=None, stop=False, rounds=2)
+    assert twice == [int(expected[0]), later]
+
+
+@pytest.mark.parametrize(("rounds", "budget"), [(None, 3), (2, 3), (3, 3), (7, 3)])
+def test_as_many_trainings_as_foretold(rounds: int | None, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        trained.append(len(arguments[1]))
+        return train(*arguments, **options)
+
+    monkeypatch.setattr("dqas_plugin.refinement.retrained.train", counting)
+    options = {"scorer": "retrain", "rounds": rounds, "stop": False}
+    refined(pixel_signals(tiny(18)), np.arange(8), budget, **options)
+    assert error_reduction_refiner.trainings is not None
+    settings = error_reduction_refiner.settings(options)
+    assert error_reduction_refiner.trainings(8, 10, budget, settings) == len(trained)
+    assert error_reduction_refiner.trainings(8, 10, budget, error_reduction_refiner.settings({"rounds": rounds})) == 0
+
+
+def test_a_part_of_the_signals_is_trained_on_alone() -> None:
+    data = tiny(24)
+    rows = np.arange(0, 24, 2)
+    part = pixel_signals(data).subset(rows)
+    assert part.trainer is not None
+    assert torch.equal(part.trainer.data.images, data.images[rows])
+    alone = pixel_signals(data.subset(rows))
+    options = {"scorer": "retrain", "stop": False}
+    assert refined(part, np.arange(6), 2, **options) == refined(alone, np.arange(6), 2, **options)
 
 
 def test_bad_candidates() -> None:

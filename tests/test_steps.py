@@ -59,7 +59,7 @@ def test_a_search_for_counts_ranks_all_once() -> None:
 
 def test_what_is_not_nested_is_asked_for_the_final_counts() -> None:
     watched = Watched(nested=False)
-    chosen = select(toy(), watched.selector, adaptive=True, **CALL)
+    chosen = select(toy(), watched.selector, adaptive=True, refiner="none", **CALL)
     assert watched.asked[-3:] == [
         (label, size, count) for label, size, count in zip(range(3), (20, 16, 12), chosen.counts, strict=True)
     ]
@@ -68,7 +68,7 @@ def test_what_is_not_nested_is_asked_for_the_final_counts() -> None:
 
 def test_weights_are_those_of_the_final_counts() -> None:
     watched = Watched(weights=True)
-    chosen = select(toy(), watched.selector, adaptive=True, **CALL)
+    chosen = select(toy(), watched.selector, adaptive=True, refiner="none", **CALL)
     assert watched.budgets == [20, 16, 12, *chosen.counts]
     assert chosen.weights is not None
     assert chosen.weights.tolist() == pytest.approx([1.0 / count for count in chosen.counts for _ in range(count)])
@@ -113,6 +113,16 @@ def test_a_method_that_needs_more_memory_is_refused_before_it_runs() -> None:
     assert watched.asked == said == []
     select(toy(), watched.selector, max_memory=1200, **CALL)
     assert watched.views[0].max_memory == 1200
+
+
+def test_a_method_that_quantizes_says_that_here_it_does_not() -> None:
+    said: list[str] = []
+    data = toy((30, 30, 30))
+    chosen = select(data, "dqas", report=said.append, budget=9, recipe=SHORT)
+    note = "'dqas' ranks whole images here; dqas quantize and dqas bench also drop patches"
+    assert said.count(note) == 1
+    assert note in chosen.provenance["notes"]
+    assert chosen.indices.tolist() == select(data, "bins:eq7", budget=9, recipe=SHORT).indices.tolist()  # that is what it does
 
 
 def test_the_result_records_whose_features_were_read() -> None:

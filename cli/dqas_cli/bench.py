@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dqas_cli import options
+from dqas_cli import options, rules
 from dqas_cli.files import check_cache, check_writable
 from dqas_plugin.errors import DqasError, UserError
 
@@ -57,6 +57,7 @@ TABLE_2 = (
 )
 @options.method_options
 @options.counts_options
+@rules.rule_options
 @options.quantization_options
 @options.training_options
 @click.option(
@@ -88,6 +89,9 @@ def bench(
     allocator: str | None,
     refiner: str | None,
     refine_share: float,
+    allocator_options: tuple[str, ...],
+    refiner_options: tuple[str, ...],
+    scorer: str | None,
     proxy: str,
     goal: str,
     bins_on: str | None,
@@ -110,7 +114,8 @@ def bench(
 ) -> None:
     """Measure how well networks learn from the chosen training sets.
 
-    For every ratio: random, each method with even class counts and, with --adaptive, each method with chosen ones.
+    For every ratio: random, each method with even class counts and, with --adaptive, each method with adaptive
+    sampling: chosen class counts, and the last samples by error reduction.
 
     \b
     Examples:
@@ -127,6 +132,7 @@ def bench(
     from dqas_plugin import bench as library
     from dqas_plugin.bench.cell import load
     from dqas_plugin.plugins import plugins
+    from dqas_plugin.refining import chosen_refiner
 
     plugins().executors[executor]  # a wrong name is known before the data are loaded
     loader_options = options.dataset_options(dataset, dataset_options) | ({"test_from": test_from} if test_from else {})
@@ -135,15 +141,17 @@ def bench(
     options.tell_notes(dataset, splits)
     options.check_model(model, splits.train)
     options.check_features(features)
-    names = chosen_methods(methods)
+    names, allocators = chosen_methods(methods), chosen_allocators(adaptive, allocator)
+    refiner = chosen_refiner(refiner, adaptive)
     cells = library.plan(
         data,
         names,
         ratios=ratios,
         aipc=aipc,
         seeds=seeds,
-        allocators=chosen_allocators(adaptive, allocator),
+        allocators=allocators,
         refiner=refiner,
+        refiner_options=rules.chosen_refiner_options(refiner, refiner_options, scorer),
         refine_share=refine_share,
         goal=goal,
         proxy=proxy,
@@ -153,6 +161,7 @@ def bench(
         features=features,
         max_memory=max_memory,
         method_options=options.chosen_method_options(names, method_options),
+        allocator_options=rules.chosen_allocator_options(allocators, allocator_options),
         patches={
             "keep": no_patches,
             "drop_rate": drop_rate,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dqas_cli.deepcore import deepcore_option
 from dqas_cli.options import one_of
 from dqas_cli.printing import aligned
 from dqas_plugin.errors import UserError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from dqas_plugin.plugins import Plugins
 
 KINDS = {"methods": "selectors"} | {
-    one: one for one in ("datasets", "models", "allocators", "refiners", "importers", "executors")
+    one: one for one in ("datasets", "models", "allocators", "refiners", "importers", "exporters", "executors")
 }
 """What people type, and the registry it means."""
 
@@ -42,6 +43,7 @@ Row = dict[str, Any]
     type=click.Path(path_type=Path),
     help="Folder of dqas bench, for overlap: how many images the methods' selections share.  [default: dqas-results]",
 )
+@deepcore_option
 def list_(kind: str, format_: str, results: Path | None) -> None:
     """List methods, datasets, plugins and so on, with their origin; or how far the methods' picks overlap."""
     if kind == "overlap":

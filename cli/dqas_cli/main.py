@@ -17,6 +17,7 @@ import click
 
 from dqas_cli.bench import bench
 from dqas_cli.doctor import doctor
+from dqas_cli.import_ import import_
 from dqas_cli.listing import list_
 from dqas_cli.quantize import quantize
 from dqas_cli.select import select
@@ -181,7 +182,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (bench, select, quantize, list_, doctor):
+for _command in (bench, select, quantize, import_, list_, doctor):
     cli.add_command(_command)
 
 

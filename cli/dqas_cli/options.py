@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dqas_cli.deepcore import deepcore_option
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.recipes import RECIPES, Recipe, recipe
 
@@ -138,9 +139,10 @@ def data_options(function: F) -> F:
 
 
 def method_options(function: F) -> F:
-    """``--method-option``, ``--features``, ``--max-memory``."""
+    """``--deepcore``, ``--method-option``, ``--features``, ``--max-memory``."""
     return _together(
         (
+            deepcore_option,
             click.option(
                 "--method-option",
                 "method_options",
@@ -201,15 +203,22 @@ def counts_options(function: F) -> F:
     """How many of each class: ``--adaptive`` and what steers it."""
     return _together(
         (
-            click.option("--adaptive", is_flag=True, help="Choose the class counts, too."),
+            click.option(
+                "--adaptive", is_flag=True, help="Choose the class counts, too, and the last samples by error reduction."
+            ),
             click.option("--allocator", metavar="NAME", help="What chooses them.  [default: adaptive, with --adaptive]"),
-            click.option("--refiner", metavar="NAME", help="Spend the last part on single samples.  See: dqas list refiners."),
+            click.option(
+                "--refiner",
+                metavar="NAME",
+                help="Spend the last part on single samples; see dqas list refiners.  [default: error-reduction with "
+                "--adaptive, else none]",
+            ),
             click.option(
                 "--refine-share",
                 **one(read_share, "SHARE"),
                 default="0.1",
                 show_default=True,
-                help="That part of the budget, with --refiner.",
+                help="That part of the budget.",
             ),
             click.option(
                 "--proxy",
@@ -299,7 +308,10 @@ def load_data(name: str, root: str | None, pairs: Iterable[str] = ()) -> Dataset
 
 def tell_notes(name: str, data: DatasetSplits) -> None:
     """Say on stderr what the loader converted or left out."""
-    for note in dict.fromkeys((*data.train.notes, *data.test.notes)):
+    from dqas_plugin.data import TrainOnly
+
+    tested = () if isinstance(data, TrainOnly) else data.test.notes
+    for note in dict.fromkeys((*data.train.notes, *tested)):
         click.echo(f"{name}: {note}", err=True)
 
 
@@ -332,7 +344,7 @@ def dataset_options(name: str, pairs: Iterable[str]) -> dict[str, Any]:
     Raises:
         UserError: for an unknown option (with the nearest ones), or a value of another type.
     """
-    texts = _split("--dataset-option", pairs)
+    texts = split_pairs("--dataset-option", pairs)
     if not texts:
         return {}
     from dqas_plugin.lookup import parse_options
@@ -348,7 +360,7 @@ def chosen_method_options(methods: Iterable[str], pairs: Iterable[str]) -> dict[
     Raises:
         UserError: for an option that none of them has (with the nearest ones), or a value of another type.
     """
-    texts = _split("--method-option", pairs)
+    texts = split_pairs("--method-option", pairs)
     if not texts:
         return {}
     from dqas_plugin.contracts import Selector
@@ -359,7 +371,12 @@ def chosen_method_options(methods: Iterable[str], pairs: Iterable[str]) -> dict[
     return parse_options("method option", texts, parameters)
 
 
-def _split(option: str, pairs: Iterable[str]) -> dict[str, str]:
+def split_pairs(option: str, pairs: Iterable[str]) -> dict[str, str]:
+    """``NAME=VALUE`` texts as a dictionary.
+
+    Raises:
+        UserError: for a text without a value.
+    """
     texts: dict[str, str] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dqas_cli import options
+from dqas_cli import options, rules
 from dqas_cli.files import check_cache, check_writable
 from dqas_cli.select import summary
 from dqas_plugin.errors import UserError
@@ -36,6 +36,7 @@ from dqas_plugin.paths import check_empty
     show_default=True,
     help="Part of the images that error reduction adds, with dqas.",
 )
+@rules.rule_options
 @options.quantization_options
 @click.option("--bins", **options.one(options.read_count, "NUMBER"), default="10", show_default=True, help="How many bins.")
 @click.option("--mae-weights", type=click.Path(path_type=Path), help="Weights of a masked autoencoder; means --rebuild mae.")
@@ -55,6 +56,9 @@ def quantize(
     pipeline: str,
     no_adaptive: bool,
     refine_share: float,
+    allocator_options: tuple[str, ...],
+    refiner_options: tuple[str, ...],
+    scorer: str | None,
     bins_on: str | None,
     bins: int,
     no_patches: bool,
@@ -81,8 +85,17 @@ def quantize(
     options.check_model(model, data.train)
     from dqas_plugin.quantization import quantize as library
 
-    settings = None if no_patches else _settings(**patches).of(data.train)
-    plan = library.plan_of(pipeline, settings, adaptive=not no_adaptive, bins_on=bins_on, refine_share=refine_share, bins=bins)
+    settings = None if no_patches else _settings(**patches).of(data.train.image_shape)
+    plan = library.plan_of(
+        pipeline,
+        settings,
+        adaptive=not no_adaptive,
+        bins_on=bins_on,
+        refine_share=refine_share,
+        allocator_options=rules.chosen_allocator_options([library.ALLOCATOR], allocator_options),
+        refiner_options=rules.chosen_refiner_options(library.REFINER, refiner_options, scorer),
+        bins=bins,
+    )
     say = partial(click.echo, err=True)
     found = library.quantize(
         data.train, plan, ratio=ratio, aipc=aipc, model=model, recipe=recipe, seed=seed, device=place, report=say

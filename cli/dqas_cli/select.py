@@ -8,29 +8,35 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dqas_cli import options
+from dqas_cli import formats, options, rules
 from dqas_cli.files import check_cache, check_writable
 from dqas_cli.printing import aligned
 from dqas_plugin.errors import UserError
+from dqas_plugin.paths import check_empty
 
 if TYPE_CHECKING:
     from dqas_plugin.data import ImageDataset
     from dqas_plugin.selection import Selection
 
 
-@click.command(epilog="The file is one .npz: indices, counts, weights if the method gives any, and meta (JSON).")
+@click.command(
+    epilog="The file is one .npz: indices, counts, weights if the method gives any, and meta (JSON). With --format it is a new "
+    "folder with the images themselves."
+)
 @options.data_options
 @click.option("--method", default="graphcut", show_default=True, metavar="NAME", help="See: dqas list methods.")
 @click.option("--ratio", **options.one(options.read_ratio, "SHARE"), help="Share of the training set, such as 0.1.")
 @click.option("--aipc", **options.one(options.read_count, "NUMBER"), help="Average images per class, instead of --ratio.")
 @options.method_options
 @options.counts_options
+@rules.rule_options
 @options.training_options
 @click.option(
     "--seed", **options.one(options.read_seed, "NUMBER"), default="0", show_default=True, help="Same seed, same selection."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the selection goes, such as s.npz.")
 @click.option("--force", is_flag=True, help="Overwrite that file.")
+@formats.format_options("--format")
 def select(
     *,
     dataset: str,
@@ -40,6 +46,9 @@ def select(
     aipc: int | None,
     method: str,
     method_options: tuple[str, ...],
+    allocator_options: tuple[str, ...],
+    refiner_options: tuple[str, ...],
+    scorer: str | None,
     recipe_name: str,
     epochs: int | None,
     iterations: int | None,
@@ -47,26 +56,41 @@ def select(
     device: str,
     out: Path,
     force: bool,
+    format_: str | None,
+    format_options: tuple[str, ...],
     **choices: Any,
 ) -> None:
     """Choose a training set and save which samples it has."""
     if (ratio is None) == (aipc is None):
         raise UserError("say how many samples to choose: give one of --ratio and --aipc")
     recipe = options.chosen_recipe(recipe_name, epochs, iterations, prior)
-    check_target(out, force)
+    writing = formats.chosen_format("--format", format_, format_options)
+    if format_ is None:
+        check_target(out, force)
+    else:
+        check_empty(out)
+        check_writable(out)
     check_cache()
     place = options.chosen_device(device)
-    data = options.load_data(dataset, root, dataset_options).train
+    splits = options.load_data(dataset, root, dataset_options)
+    data = splits.train
     options.check_model(choices["model"], data)
     options.check_features(choices["features"])
     own = options.chosen_method_options([method], method_options)
+    counting = [choices["allocator"] or "adaptive"] if choices["allocator"] or choices["adaptive"] else []
+    choices["allocator_options"] = rules.chosen_allocator_options(counting, allocator_options)
+    from dqas_plugin.refining import chosen_refiner
+
+    choices["refiner"] = chosen_refiner(choices["refiner"], choices["adaptive"])
+    choices["refiner_options"] = rules.chosen_refiner_options(choices["refiner"], refiner_options, scorer)
     from dqas_plugin import pipeline
+    from dqas_plugin.exporting import export
 
     say = partial(click.echo, err=True)
     chosen = pipeline.select(data, method, ratio=ratio, aipc=aipc, recipe=recipe, device=place, report=say, **choices, **own)
-    saved = chosen.save(out)
+    saved = [chosen.save(out)] if format_ is None else export(format_, splits, chosen, out, **writing)
     click.echo(summary(chosen, data))
-    click.echo(f"saved: {saved}")
+    click.echo(formats.told_files(out, saved))
 
 
 def check_target(out: Path, force: bool) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def _evaluations(num_classes: int, *, effort: str = "probe", confidence: float =
 def adaptive(
     problem: AllocationProblem,
     *,
-    effort: str = "probe",
+    effort: Literal["probe", "train"] = "probe",
     repeats: int | None = None,
     directions: int | None = None,
     iterations: int | None = None,

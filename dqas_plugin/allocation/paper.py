@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from dqas_plugin.allocation.problem import Allocation, AllocationProblem
@@ -24,7 +26,7 @@ def paper(
     *,
     iterations: int = 50,
     lower_bound: float = 0.5,
-    init: str = "random",
+    init: Literal["random", "uniform"] = "random",
     reset: bool = True,
 ) -> Allocation:
     """Algorithm 1, literally: the last iterate counts, nothing is compared with the even split.

@@ -15,9 +15,10 @@ The result of a cell is a dict that JSON knows:
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from dqas_plugin.selection import Selection
 
 Result = dict[str, Any]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,16 +134,15 @@ def request(cell: Cell, device: str) -> SelectionRequest:
     """The cell as a request to the pipeline."""
     from dqas_plugin.pipeline import SelectionRequest
 
-    data, budget = load(cell.dataset).train, cell.budget
-    if cell.quantization is not None:
-        data, budget = _quantized(cell, device, for_training=False)
+    original = load(cell.dataset).train
     return SelectionRequest(
-        data=data,
+        data=_rebuilt(cell, device) if cell.reads_rebuilt else original,
         method=cell.method,
-        budget=budget,
+        budget=cell.images,
         allocator=cell.allocator,
         allocator_options=dict(cell.allocator_options),
         refiner=cell.refiner,
+        refiner_options=dict(cell.refiner_options),
         refine_share=cell.refine_share,
         method_options=dict(cell.method_options),
         goal=cell.goal,
@@ -151,32 +153,29 @@ def request(cell: Cell, device: str) -> SelectionRequest:
         device=device,
         features=cell.features,
         max_memory=cell.max_memory,
+        made_for=None if cell.quantization is None else original,
+        report=_log.info,
     )
 
 
-def _quantized(cell: Cell, device: str, *, for_training: bool) -> tuple[ImageDataset, int]:
-    """The images that a method which quantizes reads, or that are trained on, and how many of them take the budget's room."""
-    from dqas_plugin.quantization.quantize import images_for, rebuilt_by_proxy
-    from dqas_plugin.quantization.rebuilding import PatchSettings
+def _rebuilt(cell: Cell, device: str) -> ImageDataset:
+    """The images of the dataset, rebuilt without the patches that the cell's method drops."""
+    from dqas_plugin.quantization.quantize import rebuilt_by_proxy
 
-    assert cell.quantization is not None
-    data, described = load(cell.dataset).train, cell.quantization["patches"]
-    if described is None:
-        return data, cell.budget
-    settings = PatchSettings(**described)
-    budget = images_for(cell.budget, data, settings)
-    if not for_training and cell.quantization["bins_on"] == "original":
-        return data, budget
-    return rebuilt_by_proxy(data, settings, cell.model, cell.recipe, cell.seed, device).data, budget
+    patches = cell.patches
+    assert patches is not None
+    return rebuilt_by_proxy(load(cell.dataset).train, patches, cell.model, cell.recipe, cell.seed, device, _log.info).data
 
 
 def prepare_signals(preparation: Preparation) -> None:
-    """Compute and cache the signals that these cells need."""
+    """Compute and cache the signals that these cells need, and the rebuilt images."""
     from dqas_plugin.pipeline import prepare
 
     for task in preparation.tasks:
         with threads(task.device):
             prepare(request(task.cell, task.device))
+            if task.cell.patches is not None:
+                _rebuilt(task.cell, task.device)
 
 
 def make_selection(task: Task) -> Chosen:
@@ -185,8 +184,6 @@ def make_selection(task: Task) -> Chosen:
 
     with threads(task.device):
         selection = run_request(request(task.cell, task.device))
-    original = load(task.cell.dataset).train  # whatever images were read, those of the dataset are chosen
-    selection = replace(selection, provenance={**selection.provenance, "fingerprint": original.fingerprint})
     selection.save(task.path)
     return _chosen(selection)
 
@@ -209,7 +206,7 @@ def train_on_selection(task: Task) -> Result:
     order = np.argsort(selection.indices)  # the same set is the same training, whoever chose it
     weights = None if selection.weights is None else torch.from_numpy(selection.weights[order])
     with threads(task.device):
-        images = data.train if cell.quantization is None else _quantized(cell, task.device, for_training=True)[0]
+        images = data.train if cell.patches is None else _rebuilt(cell, task.device)
         trained = train(
             resolve_model(cell.model),
             images.subset(selection.indices[order]),

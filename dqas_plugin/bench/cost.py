@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +14,12 @@ from dqas_plugin.bench.executors import default_jobs
 from dqas_plugin.bench.grid import Cell, hashed
 from dqas_plugin.bench.store import Store
 from dqas_plugin.contracts import Selector
+from dqas_plugin.recipes import Recipe
+from dqas_plugin.told import duration
 from dqas_plugin.training import train
+
+if TYPE_CHECKING:
+    from dqas_plugin.refining import Refinement
 
 _WARM_UP_IMAGES = 32
 _MEASURED_SECONDS = 1.0
@@ -33,11 +39,14 @@ class Estimate:
         cells: all of them.
         stored: those that are finished.
         proxies: networks that are trained to choose: at most one for each seed, whose features all methods share (some
-            average over several), and one for each seed and budget to search class counts with.
+            average over several), one for each seed and set of rebuilt images that is chosen from, and one for each seed and
+            budget to search class counts with.
         trainings: at most; cells that choose the same images share one.
-        seconds: of proxies and trainings together, on so many jobs.
+        seconds: of proxies, retrainings and trainings together, on so many jobs.
         jobs: calls at a time.
         searches: cells whose class counts are searched for; their time is not known beforehand.
+        retrainings: networks that refiners train themselves.
+        autoencoders: that are trained to rebuild images; their time is not known beforehand.
     """
 
     cells: int
@@ -47,17 +56,22 @@ class Estimate:
     seconds: float
     jobs: int
     searches: int
+    retrainings: int = 0
+    autoencoders: int = 0
 
     def __str__(self) -> str:
         if self.stored == self.cells:
             return f"all {self.cells} cells are stored: nothing is left to do"
+        refining = f", {self.retrainings:,} to refine" if self.retrainings else ""
         text = (
-            f"{self.cells} cells, {self.stored} of them stored; left to do: at most {self.proxies} trainings of proxies and "
-            f"{self.trainings} of final networks, about {_duration(self.seconds)} with "
+            f"{self.cells} cells, {self.stored} of them stored; left to do: at most {self.proxies} trainings of proxies"
+            f"{refining} and {self.trainings} of final networks, about {duration(self.seconds)} with "
             f"{self.jobs} job{'s' if self.jobs > 1 else ''} (an estimate, from a few training steps on this machine)"
         )
-        if self.searches:
-            text += f"; not counted: the search for class counts in {self.searches} cells"
+        searches = [f"the search for class counts in {self.searches} cells"] if self.searches else []
+        autoencoders = [f"the training of {self.autoencoders} autoencoders"] if self.autoencoders else []
+        if searches or autoencoders:
+            text += f"; not counted: {' and '.join(searches + autoencoders)}"
         return text
 
 
@@ -83,7 +97,9 @@ def estimate(
     proxies = _proxies(left)
     searches = [cell for cell in left if cell.allocator not in ("uniform", "proportional")]
     probing = [cell for cell in left if _refines(cell) or (cell in searches and cell.proxy == "probe")]
-    probes = {(cell.proxy_key, cell.budget): cell for cell in probing}
+    probes = {(cell.signals_key, cell.images): cell for cell in probing}
+    retraining = [(cell, one) for cell in left if (one := _refinement(cell)) and one.trainings(cell.dataset.images)]
+    rebuilding = [(cell, patches) for cell in left if (patches := cell.patches) and patches.rebuild == "mae"]
     speeds: dict[str, float] = {}
 
     def cost(cell: Cell, images: float) -> float:
@@ -94,6 +110,7 @@ def estimate(
 
     proxy_seconds = _shared([cost(cell, images) for cell, _, images in proxies.values()], workers)
     proxy_seconds += _shared([cost(cell, _training_images(cell)) for cell in probes.values()], workers)
+    proxy_seconds += _shared([cost(cell, _retraining_images(cell, one)) for cell, one in retraining], workers)
     training_seconds = _shared([cost(cell, _training_images(cell)) for cell in left], workers)
     starting = _STARTING if workers > 1 and left else 0.0
     return Estimate(
@@ -104,7 +121,27 @@ def estimate(
         seconds=starting + proxy_seconds + training_seconds,
         jobs=workers,
         searches=len(searches),
+        retrainings=sum(one.trainings(cell.dataset.images) for cell, one in retraining),
+        autoencoders=len({hashed([cell.proxy_key, asdict(patches)]) for cell, patches in rebuilding}),
     )
+
+
+def check_trainings(cells: Iterable[Cell], device: str) -> None:
+    """Refuse cells whose refiner would train more networks than it may, before anything is done.
+
+    Raises:
+        UserError: if there is one, with how long it would take.
+    """
+    from dqas_plugin.lookup import resolve_model
+    from dqas_plugin.trainer import Trainer
+
+    for cell in cells:
+        refinement = _refinement(cell)
+        if refinement is not None and refinement.trainings(cell.dataset.images):
+            data = load(cell.dataset).train
+            with threads(device):
+                trainer = Trainer(data, resolve_model(cell.model), cell.recipe, cell.seed, device)
+                refinement.check_trainings(trainer, cell.dataset.images)
 
 
 def measured_speed(cell: Cell, device: str) -> float:
@@ -135,17 +172,26 @@ def _proxies(cells: Sequence[Cell]) -> dict[str, tuple[Cell, int, float]]:
     wanted: dict[str, tuple[Cell, int, bool]] = {}
     for cell in cells:
         repeat, perturbed = _reads(cell)
-        if repeat:
-            _, most, before = wanted.get(cell.proxy_key, (cell, 0, False))
-            wanted[cell.proxy_key] = (cell, max(most, repeat), before or perturbed)
+        judging = (patches := cell.patches) is not None and patches.scores == "grad-cam"
+        for key, count, walked in ((cell.signals_key, repeat, perturbed), (cell.proxy_key, int(judging), False)):
+            if count:
+                _, most, before = wanted.get(key, (cell, 0, False))
+                wanted[key] = (cell, max(most, count), before or walked)
     return {key: (cell, count, _proxy_images(cell, count, perturbed)) for key, (cell, count, perturbed) in wanted.items()}
+
+
+def _refinement(cell: Cell) -> Refinement | None:
+    from dqas_plugin.refining import Refinement
+
+    if cell.refiner is None:
+        return None
+    return Refinement.of(cell.refiner, cell.refiner_options, cell.images, cell.refine_share, cell.dataset.classes)
 
 
 def _refines(cell: Cell) -> bool:
     """Whether a refiner reads the probe's network."""
-    from dqas_plugin.plugins import plugins
-
-    return cell.refiner is not None and plugins().refiners[cell.refiner].reads_network
+    found = _refinement(cell)
+    return found is not None and found.reads_network
 
 
 def _reads(cell: Cell) -> tuple[int, bool]:
@@ -163,18 +209,19 @@ def _proxy_images(cell: Cell, trainings: int, perturbed: bool) -> float:
 
 
 def _training_images(cell: Cell) -> float:
-    trained = cell.recipe.steps(cell.budget) * cell.budget / cell.recipe.batches(cell.budget)
-    return trained + _EVALUATIONS * _FORWARD * len(load(cell.dataset).test)
+    return _trained(cell.recipe, cell.images) + _EVALUATIONS * _FORWARD * len(load(cell.dataset).test)
+
+
+def _retraining_images(cell: Cell, refinement: Refinement) -> float:
+    once = _trained(cell.recipe, refinement.kept) + _FORWARD * (cell.dataset.images - refinement.kept)
+    return refinement.trainings(cell.dataset.images) * once
+
+
+def _trained(recipe: Recipe, images: int) -> float:
+    """Images seen in a training on so many."""
+    return recipe.steps(images) * images / recipe.batches(images)
 
 
 def _shared(seconds: Sequence[float], workers: int) -> float:
     """Wall time of calls on some workers: as long as the longest at least."""
     return max(sum(seconds) / workers, *seconds) if seconds else 0.0
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dqas_plugin.allocation.problem import GOALS
-from dqas_plugin.budget import budget_of
-from dqas_plugin.contracts import Selector
+from dqas_plugin.bench import checks
+from dqas_plugin.bench.checks import DEFAULT_RATIOS
 from dqas_plugin.data import DatasetSplits
 from dqas_plugin.datasets.files import file_digest
-from dqas_plugin.errors import UserError, unknown_name
+from dqas_plugin.errors import UserError
+from dqas_plugin.models import Shape
 from dqas_plugin.precision import resolve_device
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.recipes import recipe as find_recipe
-from dqas_plugin.request import DEFAULT_MODEL, DEFAULT_RECIPE, PROXIES
+from dqas_plugin.request import DEFAULT_MODEL, DEFAULT_RECIPE
 from dqas_plugin.signals import MAX_MEMORY
+
+if TYPE_CHECKING:
+    from dqas_plugin.quantization.rebuilding import PatchSettings
+
+__all__ = ["DEFAULT_RATIOS", "RESULT_FORMAT", "Cell", "DatasetReference", "hashed", "plan"]
 
 RESULT_FORMAT = 2
 """Part of every key. Raise it when the same configuration would give another result, or the result another form."""
-
-DEFAULT_RATIOS = (0.05, 0.1)
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class DatasetReference:
         name: what ``load_dataset`` takes, e.g. ``cifar10`` or ``folder:PATH``.
         root: where its files are, or None for the default.
         options: further options of the loader.
+        shape: channels, height and width of its images; None: not known.
         fingerprint: of both splits.
         images: images of the training split.
         classes: number of classes.
@@ -49,6 +53,18 @@ class DatasetReference:
     mirror: bool = True
     root: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    shape: Shape | None = None
+
+    @property
+    def known_shape(self) -> Shape:
+        """The shape.
+
+        Raises:
+            UserError: if it is not known.
+        """
+        if self.shape is None:
+            raise UserError(f"the shape of the images of '{self.name}' is not known: get the dataset by open_dataset")
+        return self.shape
 
     @classmethod
     def of(
@@ -64,6 +80,7 @@ class DatasetReference:
             mirror=train.mirror,
             root=None if root is None else str(root),
             options=dict(options or {}),
+            shape=train.image_shape,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -82,6 +99,7 @@ class Cell:
         label: the budget as the user gave it, ``5 %`` or ``50 a class``; not part of the key.
         allocator: rule for the class counts.
         refiner: rule for the last ``refine_share`` of the budget, or None.
+        refiner_options: options of the refiner.
         goal: what the allocator maximises; ``mean`` where it maximises nothing.
         proxy: what the allocator trains; ``probe`` where it trains nothing.
         model: the network.
@@ -93,7 +111,7 @@ class Cell:
         features: what methods that read features see, ``proxy`` or ``timm:NAME``; ``proxy`` for the others.
         max_memory: what ranking a class may take, in bytes.
         method_file: digest of the file that the method's name or the features point to (``ranking:FILE``,
-            ``timm:NAME@FILE``), or None.
+            ``timm:NAME@FILE``), or the version of the foreign program that the method is, or None.
         quantization: for methods that quantize: ``bins_on``, and the fields of
             :class:`dqas_plugin.quantization.rebuilding.PatchSettings` in ``patches`` (None: whole images). The budget is then
             what the kept patches take, in whole images. None for the other methods.
@@ -105,6 +123,7 @@ class Cell:
     label: str
     allocator: str = "uniform"
     refiner: str | None = None
+    refiner_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     refine_share: float = 0.1
     goal: str = "mean"
     proxy: str = "probe"
@@ -129,6 +148,8 @@ class Cell:
         del content["label"], content["recipe"]["name"]
         if self.refiner is None:
             del content["refine_share"]
+        if not self.refiner_options:
+            del content["refiner_options"]
         if self.quantization is None:
             del content["quantization"]
         return hashed(content)
@@ -156,6 +177,11 @@ class Cell:
         recipe = self.recipe.for_proxy().as_dict()
         return hashed([self.dataset.identity(), self.model, recipe, self.seed, self.device])
 
+    @property
+    def signals_key(self) -> str:
+        """The same of the network that the method reads, which is another one if it is trained on rebuilt images."""
+        return hashed([self.proxy_key, self.quantization]) if self.reads_rebuilt else self.proxy_key
+
     def configuration(self) -> dict[str, Any]:
         """Every attribute, in values that JSON knows; :meth:`from_configuration` reads it back."""
         return asdict(self)
@@ -163,8 +189,37 @@ class Cell:
     @classmethod
     def from_configuration(cls, content: Mapping[str, Any]) -> Cell:
         """The cell of a stored configuration."""
-        nested = {"dataset": DatasetReference(**content["dataset"]), "recipe": Recipe(**content["recipe"])}
-        return cls(**{**content, **nested})
+        dataset = dict(content["dataset"])
+        if dataset.get("shape") is not None:
+            dataset["shape"] = tuple(dataset["shape"])
+        return cls(**{**content, "dataset": DatasetReference(**dataset), "recipe": Recipe(**content["recipe"])})
+
+    @property
+    def patches(self) -> PatchSettings | None:
+        """Which patches are dropped; None if none are."""
+        from dqas_plugin.quantization.rebuilding import PatchSettings
+
+        described = None if self.quantization is None else self.quantization["patches"]
+        return None if described is None else PatchSettings(**described)
+
+    @property
+    def images(self) -> int:
+        """Images to choose: as many as take the room of the budget once patches are dropped.
+
+        Raises:
+            UserError: if there are not so many.
+        """
+        from dqas_plugin.quantization.quantize import images_for
+
+        patches = self.patches
+        return (
+            self.budget if patches is None else images_for(self.budget, self.dataset.images, self.dataset.known_shape, patches)
+        )
+
+    @property
+    def reads_rebuilt(self) -> bool:
+        """Whether the method reads images rebuilt from some of their patches."""
+        return self.quantization is not None and self.patches is not None and self.quantization["bins_on"] == "reconstructed"
 
     @property
     def is_baseline(self) -> bool:
@@ -174,13 +229,20 @@ class Cell:
     @property
     def variant(self) -> str:
         """What is added to the method: empty for even counts, else for example ``adaptive`` or ``adaptive + eer``."""
-        goal = "" if self.goal == "mean" else f" ({self.goal})"
-        parts = ["" if self.allocator == "uniform" else self.allocator + goal, self.refiner or ""]
-        return " + ".join(part for part in parts if part)
+        goal = [] if self.goal == "mean" else [self.goal]
+        allocator = "" if self.allocator == "uniform" else _with(self.allocator, goal, self.allocator_options)
+        refiner = "" if self.refiner is None else _with(self.refiner, [], self.refiner_options)
+        return " + ".join(part for part in (allocator, refiner) if part)
 
     def __str__(self) -> str:
         name = "+".join([self.method, *self.variant.split(" + ")]) if self.variant else self.method
         return f"{name} {self.label} seed {self.seed}"
+
+
+def _with(name: str, words: Sequence[str], options: Mapping[str, Any]) -> str:
+    """A name with what is set otherwise than usual: ``error-reduction (rounds=1)``."""
+    told = [*words, *(f"{key}={value}" for key, value in sorted(options.items()))]
+    return f"{name} ({', '.join(told)})" if told else name
 
 
 def hashed(content: Any) -> str:
@@ -198,6 +260,7 @@ def plan(
     seeds: int | Sequence[int] = 3,
     allocators: Sequence[str] = (),
     refiner: str | None = None,
+    refiner_options: Mapping[str, Any] | None = None,
     refine_share: float = 0.1,
     goal: str = "mean",
     proxy: str = "probe",
@@ -221,6 +284,7 @@ def plan(
         seeds: how many (0, 1, …), or which.
         allocators: what to compare with even counts, ``["adaptive"]`` for ``--adaptive``.
         refiner: rule for the last samples. Cells of even counts without it are the baseline and always part of the grid.
+        refiner_options: options of the refiner.
         refine_share: share of the budget left to the refiner.
         goal: ``mean``, ``natural`` or ``worst``: what allocators maximise.
         proxy: ``probe`` or ``train``: what allocators train.
@@ -230,20 +294,17 @@ def plan(
         features: what methods that read features see: ``proxy`` or ``timm:NAME``.
         max_memory: what ranking a class may take, in bytes.
         method_options: options for those of the methods that have them.
-        allocator_options: options for the allocators.
+        allocator_options: options for those of the allocators that have them.
         patches: for methods that quantize: fields of :class:`dqas_plugin.quantization.rebuilding.PatchSettings`, with ``keep``
             true to drop none.
         bins_on: for them: ``original`` or ``reconstructed``; default: as the method does it.
 
     Raises:
-        UserError: for an unknown name, or a number out of range.
+        UserError: for an unknown name, a number out of range, or budgets that cannot be met.
     """
-    budgets = _budgets(dataset, ratios, aipc)
-    numbers = _seeds(seeds)
-    _check_choices(goal, proxy)
-    if refiner is not None:
-        _check_share(refine_share, min(budget for _, budget in budgets), dataset.classes)
-    _check_names([*methods, "random"], allocators, refiner, model)
+    budgets = checks.budgets_of(dataset, ratios, aipc)
+    numbers = checks.seeds_of(seeds)
+    checks.check_names([*methods, "random"], model, goal, proxy)
     common: dict[str, Any] = {
         "dataset": dataset,
         "model": model,
@@ -251,11 +312,12 @@ def plan(
         "device": resolve_device(device).type,
         "max_memory": max_memory,
     }
-    refinement = {} if refiner is None else {"refiner": refiner, "refine_share": refine_share}
-    search = {"goal": goal, "proxy": proxy, "allocator_options": dict(allocator_options or {})}
-    variants = _variants(allocators, refinement, search)
-    own = _own_settings(methods, features, method_options or {})
-    for method, quantization in _quantizations(methods, patches or {}, bins_on).items():
+    given = {"refiner": refiner, "refiner_options": dict(refiner_options or {}), "refine_share": refine_share}
+    refinement = given if refiner is not None or refiner_options else {}
+    allocations = checks.allocator_settings(allocators, allocator_options or {})
+    variants = _variants(allocations, refinement, {"goal": goal, "proxy": proxy})
+    own = checks.method_settings(methods, features, method_options or {})
+    for method, quantization in checks.quantizations(dataset, methods, patches or {}, bins_on).items():
         own[method]["quantization"] = quantization
     cells = []
     for label, budget in budgets:
@@ -265,119 +327,23 @@ def plan(
             if "@" in chosen.get("features", ""):
                 chosen["method_file"] = _file_digest(chosen["features"], "@")
             for variant in variants if listed else [{}]:
-                cells += [Cell(label=label, budget=budget, seed=seed, **chosen, **variant, **common) for seed in numbers]
+                alike = [Cell(label=label, budget=budget, seed=seed, **chosen, **variant, **common) for seed in numbers]
+                checks.check_cell(alike[0])
+                cells += alike
     return cells
 
 
-def _budgets(dataset: DatasetReference, ratios: Sequence[float], aipc: Sequence[float]) -> list[tuple[str, int]]:
-    """Label and number of images of every budget, without repeats."""
-    size, classes = dataset.images, dataset.classes
-    if ratios and aipc:
-        raise UserError("give ratios or average images per class (aipc), not both")
-    if aipc:
-        found = [(f"{one:g} a class", budget_of(size, classes, aipc=one)) for one in aipc]
-    else:
-        found = [(f"{100 * one:.6g} %", budget_of(size, classes, ratio=one)) for one in ratios or DEFAULT_RATIOS]
-    return list({budget: (label, budget) for label, budget in reversed(found)}.values())[::-1]
-
-
-def _seeds(seeds: int | Sequence[int]) -> list[int]:
-    if isinstance(seeds, int):
-        if seeds < 1:
-            raise UserError(f"{seeds} seeds are no benchmark: choose at least 1, and 2 or more for an interval")
-        return list(range(seeds))
-    if not seeds:
-        raise UserError("no seeds are given: name at least one")
-    return list(dict.fromkeys(seeds))
-
-
-def _check_choices(goal: str, proxy: str) -> None:
-    if goal not in GOALS:
-        raise unknown_name("goal", goal, GOALS)
-    if proxy not in PROXIES:
-        raise unknown_name("proxy", proxy, PROXIES)
-
-
-def _check_share(share: float, budget: int, classes: int) -> None:
-    """A refiner must leave one image for each class to the method."""
-    if not 0 < share < 1:
-        raise UserError(f"a refine share of {share:g} is not possible: choose a number above 0 and below 1")
-    if budget - round(budget * share) < classes:
-        raise UserError(
-            f"a refine share of {share:g} leaves {budget - round(budget * share)} of {budget} images to the method, "
-            f"less than one for each of the {classes} classes: lower it or raise the budget"
-        )
-
-
-def _check_names(methods: Iterable[str], allocators: Iterable[str], refiner: str | None, model: str) -> None:
-    """Fail before anything is written if a name is unknown."""
-    from dqas_plugin.lookup import resolve_method, resolve_model
-    from dqas_plugin.plugins import plugins
-
-    for method in methods:
-        resolve_method(method)
-    for allocator in allocators:
-        plugins().allocators[allocator]
-    if refiner is not None:
-        plugins().refiners[refiner]
-    resolve_model(model)
-
-
-def _own_settings(methods: Sequence[str], features: str, method_options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """For every method what concerns it: the options that it has, and where its features come from if it reads any.
-
-    Raises:
-        UserError: for an option that none of the methods has.
-    """
-    from dqas_plugin.lookup import resolve_method
-
-    settings: dict[str, dict[str, Any]] = {}
-    known: set[str] = set()
-    for method in methods:
-        found, preset = resolve_method(method)
-        if not isinstance(found, Selector):
-            continue
-        known |= found.options.keys()
-        options = {name: value for name, value in method_options.items() if name in found.options and name not in preset}
-        settings[method] = {"method_options": options, "features": features if "features" in found.needs else "proxy"}
-    for name in method_options:
-        if name not in known:
-            raise unknown_name("method option", name, known)
-    return settings
-
-
-def _quantizations(methods: Sequence[str], patches: Mapping[str, Any], bins_on: str | None) -> dict[str, dict[str, Any]]:
-    """For every method that quantizes, how.
-
-    Raises:
-        UserError: for a word that means nothing.
-    """
-    from dqas_plugin.lookup import resolve_method
-    from dqas_plugin.quantization.quantize import BINS_ON
-    from dqas_plugin.quantization.rebuilding import PatchSettings
-
-    if bins_on is not None and bins_on not in BINS_ON:
-        raise unknown_name("kind of images to make bins of", bins_on, BINS_ON)
-    given = dict(patches)
-    keep = given.pop("keep", False)
-    described = None if keep else {name: one for name, one in asdict(PatchSettings(**given)).items() if name != "mae_weights"}
-    found = {method: resolve_method(method)[0] for method in methods}
-    return {
-        method: {"bins_on": bins_on or one.quantizes, "patches": described}
-        for method, one in found.items()
-        if isinstance(one, Selector) and one.quantizes
-    }
-
-
-def _variants(allocators: Sequence[str], refinement: Mapping[str, Any], search: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _variants(
+    allocations: Mapping[str, Mapping[str, Any]], refinement: Mapping[str, Any], search: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Fields of the cells of a method: even counts first. What an allocator does not use stays at its default."""
     from dqas_plugin.plugins import plugins
 
     variants: list[dict[str, Any]] = [{}]
-    for name in dict.fromkeys(allocators or ["uniform"]):
+    for name, options in (allocations or {"uniform": {}}).items():
         variant: dict[str, Any] = {"allocator": name, **refinement}
         if name != "uniform":
-            variant["allocator_options"] = search["allocator_options"]
+            variant["allocator_options"] = options
         if plugins().allocators[name].trains:
             variant.update(search)
         if variant != {"allocator": "uniform"}:
@@ -386,6 +352,9 @@ def _variants(allocators: Sequence[str], refinement: Mapping[str, Any], search: 
 
 
 def _file_digest(name: str, mark: str = ":") -> str | None:
-    """Digest of the file behind the colon (or other mark) of a name, if there is one."""
-    path = Path(name.partition(mark)[2])
-    return file_digest(path) if path.is_file() else None
+    """Digest of the file, or of all files of the folder, behind the colon (or other mark) of a name, if there is one."""
+    rest = name.partition(mark)[2]
+    path = Path(rest)
+    if not rest or not path.is_dir():
+        return file_digest(path) if path.is_file() else None
+    return hashed([[one.name, file_digest(one)] for one in sorted(path.iterdir()) if one.is_file()])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dqas_plugin.bench.cell import STEPS, Chosen, Preparation, Result, Steps, Task, compose
+from dqas_plugin.bench.cost import check_trainings
 from dqas_plugin.bench.executors import Pool, default_jobs
 from dqas_plugin.bench.grid import Cell, hashed
 from dqas_plugin.bench.progress import Reporter, Silent
@@ -93,7 +94,8 @@ def run(
         finished: called after a cell is stored; default: the hook ``dqas_cell_finished``.
 
     Raises:
-        UserError: for a folder that cannot be written, or what a cell raised as a mistake of the user's: it ends the run.
+        UserError: for a folder that cannot be written, a refiner that would train too many networks, or what a cell raised as
+            a mistake of the user's: it ends the run.
         Stopped: at Ctrl-C; all finished cells are kept.
     """
     started = time.perf_counter()
@@ -101,6 +103,7 @@ def run(
     if jobs is not None and jobs < 1:
         raise UserError(f"{jobs} jobs cannot do anything: choose at least 1")
     workers = jobs or (default_jobs() if device.startswith("cpu") else 1)
+    check_trainings(cells, device)
     with Store(folder) as store:
         driver = _Driver(cells, store, device, steps, reporter=reporter or Silent(), finished=finished or _tell_plugins)
         try:
@@ -186,11 +189,20 @@ class _Driver:
         shared: defaultdict[str, dict[str, Task]] = defaultdict(dict)
         probes: defaultdict[str, dict[str, Task]] = defaultdict(dict)
         for cell in cells:
-            even = replace(cell, allocator="uniform", allocator_options={}, refiner=None, goal="mean", proxy="probe")
+            even = replace(
+                cell,
+                allocator="uniform",
+                allocator_options={},
+                refiner=None,
+                refiner_options={},
+                goal="mean",
+                proxy="probe",
+            )
             if not even.is_baseline:
                 shared[cell.proxy_key].setdefault(hashed(cell.method), self._task(even))
             if cell.allocator != "uniform" or cell.refiner is not None:
-                budget = [cell.proxy_key, cell.recipe.as_dict(), cell.budget, cell.refiner, cell.refine_share]
+                budget = [cell.signals_key, cell.recipe.as_dict(), cell.budget, cell.quantization]
+                budget += [cell.refiner, cell.refine_share]
                 probes[hashed(budget)].setdefault(hashed([cell.allocator, cell.proxy, cell.refiner]), self._task(cell))
         for name, groups in (("features", shared), ("probes", probes)):
             preparations = [Preparation(tuple(tasks.values())) for tasks in groups.values()]

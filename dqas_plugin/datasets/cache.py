@@ -1,7 +1,8 @@
 """Decoded images on disk, memory-mapped: decoded once, then opened in a fraction of a second.
 
-An entry is a folder ``images/<key>`` in the cache: ``train.npy`` and ``test.npy`` (uint8 ``[N, C, H, W]``), their labels, and
-``meta.json`` (classes, content digests, notes); see ``cache_entry`` for how it is built.
+An entry is a folder ``images/<key>`` in the cache: ``train.npy`` and ``test.npy`` (uint8 ``[N, C, H, W]``; no test file where
+there is no test split), their labels, ``train-targets.npy`` where the training images have soft labels, and ``meta.json``
+(classes, content digests, notes); see ``cache_entry`` for how it is built.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dqas_plugin.cache_entry import ArrayFile, cached_entry, map_array
-from dqas_plugin.data import DatasetSplits, ImageDataset, content_digest
+from dqas_plugin.data import DatasetSplits, ImageDataset, TrainOnly, content_digest
 from dqas_plugin.datasets.decode import Decoded, EncodedImages, decode_batches, without_size_warnings
 from dqas_plugin.paths import cache_folder
 
@@ -32,7 +34,8 @@ def cached_splits(
     Args:
         name: what results are labelled with; the splits become ``name/train`` and ``name/test``.
         key: identifies the content of the source and all options that change pixels, labels or split.
-        source: opens the source; called only if the entry has to be built.
+        source: opens the source; called only if the entry has to be built. With no image in its test split the result is
+            :class:`TrainOnly`.
         size: side length to resize to, or None to demand one size of all images.
         mirror: see :class:`ImageDataset`.
 
@@ -44,13 +47,14 @@ def cached_splits(
         return _fill(folder, name, source(), size)
 
     def read(folder: Path, meta: dict[str, Any]) -> DatasetSplits:
-        train, test = (_open_split(folder, meta, split, name, mirror) for split in _SPLITS)
-        return DatasetSplits(train, test)
+        opened = [_open_split(folder, meta, split, name, mirror) for split in _SPLITS if split in meta["digests"]]
+        return DatasetSplits(*opened) if len(opened) == len(_SPLITS) else TrainOnly(*opened)
 
     return cached_entry(cache_folder("images") / key, name, fill, read)
 
 
 def _open_split(entry: Path, meta: dict[str, Any], split: str, name: str, mirror: bool) -> ImageDataset:
+    targets = entry / f"{split}-targets.npy"
     return ImageDataset(
         map_array(entry / f"{split}.npy"),
         map_array(entry / f"{split}-labels.npy"),
@@ -59,6 +63,7 @@ def _open_split(entry: Path, meta: dict[str, Any], split: str, name: str, mirror
         mirror=mirror,
         digest=str(meta["digests"][split]),
         notes=tuple(meta["notes"][split]),
+        targets=map_array(targets) if targets.name in meta["lengths"] else None,
     )
 
 
@@ -67,9 +72,18 @@ def _fill(folder: Path, name: str, source: EncodedImages, size: int | None) -> d
     conversions = _decode_into(folder, name, source, size)
     meta: dict[str, Any] = {"classes": source.classes, "digests": {}, "notes": {}}
     for split, chosen in zip(_SPLITS, (~source.in_test, source.in_test), strict=True):
+        if not chosen.any():
+            (folder / f"{split}.npy").unlink()  # an empty file cannot be mapped
+            continue
         np.save(folder / f"{split}-labels.npy", np.ascontiguousarray(source.labels[chosen]))
         images, labels = (map_array(folder / f"{split}{kind}.npy") for kind in ("", "-labels"))
-        meta["digests"][split] = content_digest(images, labels, source.classes)
+        targets = None
+        if split == "train" and source.targets is not None:
+            np.save(folder / f"{split}-targets.npy", source.targets)
+            targets = torch.from_numpy(source.targets)
+            # Checked here, where a mistake is the source's; on opening it would be damage.
+            ImageDataset(images, labels, source.classes, f"{name}/{split}", targets=targets)
+        meta["digests"][split] = content_digest(images, labels, source.classes, targets)
         counted = [f"{count:,} {what}" for what, count in sorted(conversions[split].items())]
         meta["notes"][split] = [*source.notes, *counted]
     return meta

@@ -59,6 +59,7 @@ class EncodedImages:
         in_test: bool ``[N]``, which images belong to the test split.
         batches: opens the source anew and yields its images in the order of ``labels``, at most about :data:`BATCH` at once.
         notes: what people should know about the source.
+        targets: soft labels of the training images (those not in the test split, in their order), float32 ``[T, C]``, or None.
     """
 
     classes: tuple[str, ...]
@@ -66,6 +67,7 @@ class EncodedImages:
     in_test: BoolArray
     batches: Callable[[], Iterator[Sequence[Encoded]]]
     notes: tuple[str, ...] = field(default=())
+    targets: npt.NDArray[np.float32] | None = None
 
 
 def decode_batches(batches: Iterable[Sequence[Encoded]], size: int | None) -> Iterator[list[Decoded]]:

@@ -28,7 +28,7 @@ def load(path: str, *, size: int | None = None, test_share: float = 0.2, seed: i
     Args:
         path: the folder; a folder ``train`` in it, if there is one, holds the training classes.
         size: resize every image to ``size x size`` (bilinear, antialiased); None demands one size.
-        test_share: part of each class that is kept for testing if there is no test folder.
+        test_share: part of each class that is kept for testing if there is no test folder; 0: there is no test split.
         seed: of that split.
         mirror: whether a mirrored image still belongs to its class.
 
@@ -39,11 +39,12 @@ def load(path: str, *, size: int | None = None, test_share: float = 0.2, seed: i
     name = dataset_name(root)
     check_size(size, name)
     train_folder, test_folder = _split_folders(root)
-    train = _scan(root, train_folder)
-    test = _scan(root, test_folder) if test_folder else None
+    train = class_files(root, class_folders(train_folder))
+    test = class_files(root, class_folders(test_folder)) if test_folder else None
     _check_classes(train, test, train_folder, test_folder)
     options = {"size": size} if test else {"size": size, "test_share": test_share, "seed": seed}
     files = train.files + (test.files if test else [])
+    notes = _notes(root, train, test, test_share > 0)
     key = listing_key("folder", files, options | {"train": len(train.files)})
 
     def source() -> EncodedImages:
@@ -52,14 +53,14 @@ def load(path: str, *, size: int | None = None, test_share: float = 0.2, seed: i
             in_test = np.arange(len(labels)) >= len(train.labels)
         else:
             in_test = stratified_test_mask(labels, train.classes, test_share, seed, name)
-        return EncodedImages(train.classes, labels, in_test, lambda: file_batches(root, files), _notes(root, train, test))
+        return EncodedImages(train.classes, labels, in_test, lambda: file_batches(root, files), notes)
 
     return cached_splits(name, key, source, size=size, mirror=mirror)
 
 
 @dataclass(frozen=True)
-class _Classes:
-    """What one split's folder holds: files and labels in the same order, and how many files are no images."""
+class ClassFiles:
+    """What class folders hold: their names, files and labels in the same order, and how many files are no images."""
 
     classes: tuple[str, ...]
     files: list[ImageFile]
@@ -84,10 +85,28 @@ def _split_folders(root: Path) -> tuple[Path, Path | None]:
     return root / "train", next(iter(filled + tests), None)
 
 
-def _scan(root: Path, folder: Path) -> _Classes:
+def class_folders(folder: Path) -> list[Path]:
+    """The folders in ``folder``, sorted by name.
+
+    Raises:
+        UserError: if there are none.
+    """
     folders = subfolders(folder)
     if not folders:
         raise UserError(f"{folder} has no class folders: put the images of each class into a folder of its own inside it")
+    return folders
+
+
+def class_files(root: Path, folders: Sequence[Path]) -> ClassFiles:
+    """The images of every class, sorted by name; the first folder is class 0.
+
+    Args:
+        root: what paths are relative to.
+        folders: one for each class.
+
+    Raises:
+        UserError: for a class without images.
+    """
     files: list[ImageFile] = []
     labels: list[int] = []
     others = 0
@@ -99,10 +118,10 @@ def _scan(root: Path, folder: Path) -> _Classes:
         files += found
         labels += [label] * len(found)
         others += strange
-    return _Classes(tuple(one.name for one in folders), files, labels, others)
+    return ClassFiles(tuple(one.name for one in folders), files, labels, others)
 
 
-def _check_classes(train: _Classes, test: _Classes | None, train_folder: Path, test_folder: Path | None) -> None:
+def _check_classes(train: ClassFiles, test: ClassFiles | None, train_folder: Path, test_folder: Path | None) -> None:
     if test is None or train.classes == test.classes:
         return
     odd = sorted(set(train.classes) ^ set(test.classes))
@@ -112,11 +131,11 @@ def _check_classes(train: _Classes, test: _Classes | None, train_folder: Path, t
     )
 
 
-def _notes(root: Path, train: _Classes, test: _Classes | None) -> tuple[str, ...]:
+def _notes(root: Path, train: ClassFiles, test: ClassFiles | None, split: bool) -> tuple[str, ...]:
     notes = []
     others = train.others + (test.others if test else 0)
     if others:
         notes.append(f"{others:,} files without an image ending were left out")
     if test is None:
-        notes.append("no test folder: every class was split by seed")
+        notes.append("no test folder" + (": every class was split by seed" if split else ""))
     return tuple(notes)

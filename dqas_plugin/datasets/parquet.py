@@ -2,7 +2,8 @@
 
 The image column is a struct ``{bytes, path}`` of which the bytes are read; the label column is an integer. Class names come
 from the ``huggingface`` entry of the schema's metadata (``info.features.<label>.names``) if there is one. Files of patches, as
-``quantization/patch_files.py`` writes them, have no image column: their images are rebuilt.
+``quantization/patch_files.py`` writes them, have no image column: their images are rebuilt. A column ``targets`` of such files,
+or of images that this program wrote, holds soft labels.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -45,7 +47,7 @@ def load(path: str, *, size: int | None = None, test_share: float = 0.2, seed: i
     Args:
         path: a parquet file, or a folder with some (at any depth).
         size: resize every image to ``size x size`` (bilinear, antialiased); None demands one size.
-        test_share: part of each class that is kept for testing if there is no test split.
+        test_share: part of each class that is kept for testing if there is no test split; 0: there is none.
         seed: of that split.
         mirror: whether a mirrored image still belongs to its class. Where a file that this program wrote says no, it does not.
 
@@ -53,7 +55,7 @@ def load(path: str, *, size: int | None = None, test_share: float = 0.2, seed: i
         UserError: nothing there, not parquet, missing columns, bad labels, a damaged image (file and row are named).
     """
     given = Path(path).expanduser()
-    train, test, notes = _find(given)
+    train, test, notes = _find(given, test_share > 0)
     name = dataset_name(given)
     check_size(size, name)
     roles = [("train", one) for one in train] + [("test", one) for one in test]
@@ -63,6 +65,9 @@ def load(path: str, *, size: int | None = None, test_share: float = 0.2, seed: i
     if rebuilt := {(one.patches.rebuild.name, one.patches.rebuild.note or "") for one in written if one.patches}:
         options["rebuilt"] = sorted(rebuilt)
         notes = (*notes, *sorted({note for _, note in rebuilt if note}))
+    soft = _soft([one for (role, _), one in zip(roles, written, strict=True) if role == "train"], train)
+    if soft:
+        options["targets"] = True
     key = content_key("parquet", roles, options)
 
     def source() -> EncodedImages:
@@ -76,15 +81,20 @@ def load(path: str, *, size: int | None = None, test_share: float = 0.2, seed: i
         else:
             require_every_class(labels, classes, name)
             in_test = stratified_test_mask(labels, classes, test_share, seed, name)
-        return EncodedImages(classes, labels, in_test, lambda: _batches(tables), notes)
+        targets = None
+        if soft:
+            rows = np.concatenate([one.targets(len(classes)) for one in tables[: len(train)]])
+            targets = rows if test else rows[~in_test]
+        return EncodedImages(classes, labels, in_test, lambda: _batches(tables), notes, targets)
 
     return cached_splits(name, key, source, size=size, mirror=mirror)
 
 
-def _find(path: Path) -> tuple[list[Path], list[Path], tuple[str, ...]]:
+def _find(path: Path, split: bool) -> tuple[list[Path], list[Path], tuple[str, ...]]:
     """Training files, test files and notes; a path without a test split gives no test files."""
+    how = ": every class was split by seed" if split else ""
     if path.is_file():
-        return [path], [], ("a single file: every class was split by seed",)
+        return [path], [], (f"a single file{how}",)
     if not path.is_dir():
         raise UserError(f"parquet: {path} does not exist; name a parquet file or a folder that holds some")
     files = sorted(one for one in path.rglob("*.parquet") if one.is_file())
@@ -94,14 +104,14 @@ def _find(path: Path) -> tuple[list[Path], list[Path], tuple[str, ...]]:
     for file in files:
         by_split.setdefault(_split_of(file, path), []).append(file)
     if set(by_split) == {""}:
-        return files, [], ("no splits in the file names: every class was split by seed",)
+        return files, [], (f"no splits in the file names{how}",)
     if "train" not in by_split:
         raise UserError(f"parquet: {path} has no file whose name begins with 'train'; rename the training files so")
     test_split = next((one for one in TEST_NAMES if one in by_split), None)
     unused = sorted(file.name for split, some in by_split.items() if split not in ("train", test_split) for file in some)
     notes = [f"{len(unused)} files were not used ({unused[0]} …)"] if unused else []
     if test_split is None:
-        notes.append("no test split: every class was split by seed")
+        notes.append(f"no test split{how}")
     return by_split["train"], by_split[test_split] if test_split else [], tuple(notes)
 
 
@@ -125,6 +135,7 @@ class _Written(NamedTuple):
 
     mirror: bool
     patches: _Patches | None
+    soft: bool
 
     @staticmethod
     def open(path: Path) -> _Written:
@@ -132,9 +143,18 @@ class _Written(NamedTuple):
 
         with _reading(path):
             record = patch_files.recorded(path)
+            soft = bool(record) and patch_files.TARGETS in pq.read_schema(path).names
         kind = patch_files.patch_format(path, record)
         patches = _Patches(kind, patch_files.rebuilding(path, kind)) if kind else None
-        return _Written(record.get("mirror") is not False, patches)
+        return _Written(record.get("mirror") is not False, patches, soft)
+
+
+def _soft(written: Sequence[_Written], files: Sequence[Path]) -> bool:
+    """Whether the training files have soft labels: all of them, or none."""
+    lacking = [file for file, one in zip(files, written, strict=True) if not one.soft]
+    if lacking and len(lacking) < len(files):
+        raise UserError(f"{lacking[0]} has no soft labels and other training files have some: load them apart")
+    return not lacking
 
 
 @dataclass(frozen=True)
@@ -156,6 +176,21 @@ class _Table:
         with _reading(path):
             column = file.read(columns=[label]).column(0)
         return _Table(path, image, _labels(column, label, path), _class_names(schema, label), patches)
+
+    def targets(self, classes: int) -> npt.NDArray[np.float32]:
+        """Soft labels ``[rows, classes]``; whether they are probabilities is not checked here."""
+        from dqas_plugin.quantization.patch_files import TARGETS
+
+        with _reading(self.path):
+            column = pq.read_table(self.path, columns=[TARGETS]).column(0)
+        kind = column.type
+        sound = pa.types.is_fixed_size_list(kind) and kind.list_size == classes and kind.value_type == pa.float32()
+        if not sound or column.null_count:
+            raise UserError(
+                f"{self.path}: column '{TARGETS}' must hold one float32 for each of {classes} classes: write the file again"
+            )
+        values = np.concatenate([one.flatten().to_numpy(zero_copy_only=False) for one in column.chunks])
+        return values.reshape(-1, classes)
 
 
 @contextmanager

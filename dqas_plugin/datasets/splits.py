@@ -17,8 +17,8 @@ def stratified_test_mask(labels: IntArray, classes: Sequence[str], share: float,
     Args:
         labels: int64 ``[N]``.
         classes: one name per class.
-        share: part of each class that goes to the test split, strictly between 0 and 1; at least one image of every
-            class goes to either side.
+        share: part of each class that goes to the test split, below 1; at least one image of every class goes to either
+            side. 0: there is no test split.
         seed: same seed, same split.
         name: the dataset, for error messages.
 
@@ -26,11 +26,13 @@ def stratified_test_mask(labels: IntArray, classes: Sequence[str], share: float,
         bool ``[N]``, true for the test split.
 
     Raises:
-        UserError: the share is not inside (0, 1), or a class has fewer than two images.
+        UserError: the share is not inside [0, 1), or a class has fewer than two images.
     """
-    if not 0.0 < share < 1.0:
-        raise UserError(f"{name}: test_share must lie between 0 and 1 (both excluded), not {share}")
+    if not 0.0 <= share < 1.0:
+        raise UserError(f"{name}: test_share must be at least 0 and below 1, not {share}")
     mask = np.zeros(len(labels), dtype=bool)
+    if share == 0.0:
+        return mask
     for index, class_name in enumerate(classes):
         members = np.flatnonzero(labels == index)
         if len(members) < 2:

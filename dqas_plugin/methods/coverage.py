@@ -4,6 +4,7 @@
 pick, the number of samples that it stands for.
 
 All pairs take 8 n² bytes. Above ``max_memory`` only the similarities of each sample to its nearest are kept, and said so.
+Craig's all pairs are in float32 first (:mod:`~dqas_plugin.methods.distance_cover`), and in float64 where that is not enough.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from dqas_plugin.signals import View
 NEIGHBOURS = 100
 
 _SAME = 1e-14  # squared distances below this share of the squared lengths are rounding
-_FLOOR = 1e-12  # DeepCore's least squared distance
+_FLOOR = 1e-6  # DeepCore's least distance
+_MANY = 512  # samples from which on float32 is worth compiling for; below, float64 takes milliseconds
 _ENTRY = 40  # bytes a kept similarity takes at the peak: its value, its position, and the sorted places of all positions
 
 
@@ -128,11 +130,25 @@ def craig(
         UserError: if even the neighbours take more than the memory.
     """
     if ordering.is_deepcore("craig", compat):
-        size = None if batch is None else at_least_one("batch", batch)
-        found = _covered(view, distances(view.gradients, ordering.batch_scale(len(view), size)), budget, neighbours, "craig")
-        return Weighted(found.picks, 1.0 + _shares(found))
-    found = _covered(view, residual_distances(view.gradients), budget, neighbours, "craig")
-    return Weighted(found.picks, _shares(found))
+        scale = ordering.batch_scale(len(view), None if batch is None else at_least_one("batch", batch))
+        picks, shares = _near(view, view.gradients.scaled(scale), _FLOOR, budget, neighbours)
+        return Weighted(picks, 1.0 + shares)
+    residuals = LastLayerGradients(view.gradients.residuals, view.gradients.features[:, :0])
+    return Weighted(*_near(view, residuals, 0.0, budget, neighbours))
+
+
+def _near(view: View, gradients: LastLayerGradients, floor: float, budget: int, neighbours: int) -> tuple[IntArray, FloatArray]:
+    """Picks near all gradients, and how many each is the nearest to."""
+    at_least_one("neighbours", neighbours)
+    count = len(gradients)
+    if count >= _MANY and gradients.features.device.type == "cpu" and dense_bytes(count) <= view.max_memory:
+        from dqas_plugin.methods.distance_cover import cover_distances  # compiles
+
+        covered = cover_distances(gradients, floor, budget)
+        if covered is not None:
+            return covered.picks, covered.shares
+    found = _covered(view, distances(gradients, floor), budget, neighbours, "craig")
+    return found.picks, _shares(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,32 +218,23 @@ def angles(gradients: LastLayerGradients) -> Closeness:
     return Closeness(block, first_copies(gradients.residuals, gradients.features), False, left.device)
 
 
-def distances(gradients: LastLayerGradients, scale: Tensor) -> Closeness:
-    """Minus the distance of the gradients, each times its ``scale`` (float64 ``[n]``); at least 1e-6, as in DeepCore."""
-    lengths = squared_lengths(gradients.features).add_(1.0).sqrt_()  # |[φ, 1]|
-    left = gradients.residuals * (lengths * scale.to(lengths.device))[:, None]
+def distances(gradients: LastLayerGradients, floor: float = _FLOOR) -> Closeness:
+    """Minus the distance of the gradients; at least ``floor``."""
+    left = gradients.residuals * squared_lengths(gradients.features).add_(1.0).sqrt_()[:, None]  # times |[φ, 1]|
     copies = first_copies(left, gradients.features)
-    return Closeness(_distance_block(left, _directions(gradients.features), _FLOOR), copies, True, left.device)
+    return Closeness(_distance_block(left, _directions(gradients.features), floor * floor), copies, True, left.device)
 
 
-def residual_distances(gradients: LastLayerGradients) -> Closeness:
-    """Minus the euclidean distance of the residuals ``p - y``."""
-    residuals = gradients.residuals
-    return Closeness(_distance_block(residuals, None, 0.0), first_copies(residuals), True, residuals.device)
-
-
-def _distance_block(left: Tensor, right: Tensor | None, floor: float) -> Callable[[slice, slice | Tensor], Tensor]:
+def _distance_block(left: Tensor, right: Tensor, least: float) -> Callable[[slice, slice | Tensor], Tensor]:
     """Minus distances of ``left ⊗ right``; the rows of ``right`` have length 1."""
     lengths, minus = left.square().sum(dim=1), -2.0 * left
 
     def block(rows: slice, columns: slice | Tensor) -> Tensor:
-        squares = minus[rows] @ left[columns].T
-        if right is not None:
-            squares *= right[rows] @ right[columns].T
+        squares = (minus[rows] @ left[columns].T).mul_(right[rows] @ right[columns].T)
         sums = lengths[rows, None] + lengths[columns]
         squares += sums
         squares.masked_fill_(squares <= sums.mul_(_SAME), 0.0)
-        return squares.clamp_(min=floor).sqrt_().neg_()
+        return squares.clamp_(min=least).sqrt_().neg_()
 
     return block
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.methods.neighbours import block_rows, row_blocks
 
-_TIE = 1e-14  # gains closer than this share of what n samples can give at most are equal: rounding of float64
+TIE = 1e-14
+"""Gains closer than this share of what n samples can give at most are equal: rounding of float64."""
 
 _PARTS = 4  # of a block: what is read three times in a row shall stay in the processor's cache
 
@@ -82,7 +83,7 @@ class _Picker:
 
     def __init__(self, gain: FloatArray, highest: float, budget: int) -> None:
         self.gain, self.budget = gain, min(budget, len(gain))
-        self.tie = _TIE * highest * len(gain)
+        self.tie = TIE * highest * len(gain)
         self.picks: list[int] = []
 
     def __iter__(self) -> Iterator[int]:
@@ -116,7 +117,7 @@ def cover_on_device(similarity: Tensor, budget: int) -> Tensor:
     picks = places.new_zeros(min(budget, count))
     if not len(picks):
         return picks
-    tie = similarity.max() * (_TIE * count)
+    tie = similarity.max() * (TIE * count)
     current, gain = similarity.new_zeros(count), similarity.new_zeros(count)
     taken = torch.zeros_like(places, dtype=torch.bool)
     step = block_rows(count)

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from dqas_plugin.contracts import selector
+from dqas_plugin.contracts import Selector, selector
 from dqas_plugin.data import IntArray
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.gradients import LastLayerGradients
@@ -72,46 +72,39 @@ def _in_turn(view: View, bins: int, objective: Objective, rng: np.random.Generat
     return np.concatenate([order, rng.permutation(rest)])
 
 
-@selector(
+def _quantizer(
+    name: str, objective: Objective, needs: set[str], quantizes: str, title: str, source: str, differs: str
+) -> Selector:
+    """:func:`bins_in_turn` by one objective, of images whose patches are dropped; ``bench`` trains on the rebuilt ones."""
+
+    def in_turn(view: View, budget: int, rng: np.random.Generator, *, bins: int = BINS) -> IntArray:
+        return _in_turn(view, bins, objective, rng)
+
+    make = selector(name, title=title, family="quantization", needs=needs, source=source, differs=differs, quantizes=quantizes)
+    return make(in_turn)
+
+
+dq = _quantizer(
     "dq",
-    title="Dataset quantization: bins of the original images; a quarter of the patches dropped",
-    family="quantization",
-    needs={"gradients"},
+    "dq",
+    {"gradients"},
+    "original",
+    title="Dataset quantization: bins of the original images; a quarter of the patches dropped (by bench and quantize)",
     source="Zhou et al., ICCV 2023; magic-research/Dataset_Quantization",
     differs="features of the proxy, where DQ's program trains networks of its own for 10 epochs and more",
-    quantizes="original",
 )
-def dq(view: View, budget: int, rng: np.random.Generator, *, bins: int = BINS) -> IntArray:
-    """:func:`bins_in_turn` as DQ fills bins; ``bench`` trains on the rebuilt images.
+"""Bins as DQ fills them."""
 
-    Args:
-        view: one class.
-        budget: how many.
-        rng: of the draws from the bins.
-        bins: how many.
-    """
-    return _in_turn(view, bins, "dq", rng)
-
-
-@selector(
+dqas = _quantizer(
     "dqas",
-    title="DQAS: bins of images rebuilt without a quarter of their patches (with --adaptive: its class counts)",
-    family="quantization",
-    needs={"features"},
+    "eq7",
+    {"features"},
+    "reconstructed",
+    title="DQAS: bins of images rebuilt without a quarter of their patches (by bench and quantize; select: of whole images)",
     source="Zhao et al., ECCV 2024, section 3.4",
     differs="class counts and error reduction are options of their own: --adaptive, --refiner error-reduction",
-    quantizes="reconstructed",
 )
-def dqas(view: View, budget: int, rng: np.random.Generator, *, bins: int = BINS) -> IntArray:
-    """:func:`bins_in_turn` by Equation 8, for features of rebuilt images; ``bench`` trains on those.
-
-    Args:
-        view: one class.
-        budget: how many.
-        rng: of the draws from the bins.
-        bins: how many.
-    """
-    return _in_turn(view, bins, "eq7", rng)
+"""Bins by Equation 8, for features of rebuilt images."""
 
 
 def graphcut_bins(

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from dqas_plugin.compiled import compiled
 from dqas_plugin.data import BoolArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.quantization.patches import pixel_mask
@@ -67,16 +67,7 @@ def fill(images: Tensor, known: Tensor) -> Tensor:
     return torch.from_numpy(pixels).to(images.device)
 
 
-def _compiled(function: Any) -> Any:
-    """``function`` as machine code, made on its first call (seconds) and kept beside this file or in the user's cache."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": True}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # nowhere to keep it
-        return numba.njit(**options)(function)
-
-
-@_compiled
+@compiled(fastmath=True)
 def _numbered(known: Any) -> Any:
     """The number of every missing pixel in order of rows, else -1, ``[H, W]``; and the row and column of each, ``[U, 2]``."""
     height, width = known.shape
@@ -92,7 +83,7 @@ def _numbered(known: Any) -> Any:
     return number, places
 
 
-@_compiled
+@compiled(fastmath=True)
 def _envelope(number: Any, places: Any) -> Any:
     """How far back the row of each unknown in the matrix reaches, ``[U]``, and where that row is kept, ``[U + 1]``."""
     first = np.empty(len(places), dtype=np.int64)
@@ -108,7 +99,7 @@ def _envelope(number: Any, places: Any) -> Any:
     return first, start
 
 
-@_compiled
+@compiled(fastmath=True)
 def _factor(number: Any, places: Any, first: Any, start: Any) -> Any:
     """The Cholesky factor, row after row within the envelope: the diagonal counts neighbours, a missing one is a -1."""
     height, width = number.shape
@@ -135,7 +126,7 @@ def _factor(number: Any, places: Any, first: Any, start: Any) -> Any:
     return factor
 
 
-@_compiled
+@compiled(fastmath=True)
 def _around(pixels: Any, number: Any, row: int, column: int) -> float:
     """Sum of the known neighbours of a pixel."""
     height, width = pixels.shape
@@ -151,7 +142,7 @@ def _around(pixels: Any, number: Any, row: int, column: int) -> float:
     return total
 
 
-@_compiled
+@compiled(fastmath=True)
 def _substitute(pixels: Any, number: Any, places: Any, first: Any, start: Any, factor: Any) -> None:
     """Solve with the factor and write the missing pixels of one channel, ``[H, W]``."""
     values = np.empty(len(places), dtype=np.float64)
@@ -170,7 +161,7 @@ def _substitute(pixels: Any, number: Any, places: Any, first: Any, start: Any, f
         pixels[places[i, 0], places[i, 1]] = np.uint8(min(255.0, max(0.0, values[i] + 0.5 + _TIE)))
 
 
-@_compiled
+@compiled(fastmath=True)
 def _solve(pixels: Any, known: Any) -> None:
     """Fill in images, uint8 ``[N, C, H, W]``, where ``known`` is false, bool ``[N, H, W]``."""
     for image in range(len(pixels)):

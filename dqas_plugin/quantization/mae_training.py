@@ -28,7 +28,7 @@ from dqas_plugin.quantization.mae import MaskedAutoencoder, patchify, reconstruc
 from dqas_plugin.quantization.mae_weights import load_mae, save_mae
 from dqas_plugin.quantization.patches import dropped_patches, patch_count, pixel_mask
 from dqas_plugin.seeding import derive, torch_generator
-from dqas_plugin.training import repeatable
+from dqas_plugin.training import EpochReport, repeatable
 
 STEPS = 1000
 """Optimiser steps by default: some minutes on one core for images of 32 pixels."""
@@ -47,20 +47,14 @@ _REPORTS = 50  # at most so many, but for the last
 
 
 @dataclass(frozen=True)
-class MaeProgress:
-    """A report of a training under way.
+class MaeProgress(EpochReport):
+    """A report of a training under way. Its loss is the mean squared error of normalised dropped pixels.
 
     Attributes:
-        step: optimiser steps made.
-        steps: of the whole training.
         psnr: of the dropped pixels since the last report, in dB, on images it is trained on.
-        seconds: since the start.
     """
 
-    step: int
-    steps: int
     psnr: float
-    seconds: float
 
 
 OnProgress = Callable[[MaeProgress], None]
@@ -266,7 +260,8 @@ class _Run:
                 loss = self._finite(float(torch.stack(losses).mean()), step)
                 losses.clear()
                 if on_progress is not None:
-                    on_progress(MaeProgress(step, self.steps, decibels(loss * scale), time.perf_counter() - started))
+                    seconds = time.perf_counter() - started
+                    on_progress(MaeProgress(step, self.steps, loss, self._rate(step), seconds, decibels(loss * scale)))
 
     def _optimizer(self) -> torch.optim.AdamW:
         trained = [one for one in self.mae.parameters() if one.requires_grad]

@@ -6,7 +6,8 @@ Two forms. *Images*: the rebuilt images as PNG, which anything reads. *Patches*:
   blue first lose green, then every pixel the one to its left, and the first of a row the one above it, all modulo 256 (a
   fifth smaller than PNG once zstd has been over the column);
 * ``mask``: one bit a patch, the highest bit of the first byte first (``numpy.packbits``);
-* ``label``.
+* ``label``;
+* ``targets``: soft labels, float32, one number a class, in either form, if the images have them.
 
 The entry ``dqas`` of the schema's metadata, JSON, says which form it is, whether images may be mirrored, and of patches: the
 image shape, patch size, patches kept, drop rate, and what rebuilds the images. They are rebuilt once, into the cache.
@@ -44,6 +45,8 @@ KEY = b"dqas"
 
 _VERSION = 1
 _LABEL = "label"
+TARGETS = "targets"
+"""Column of soft labels."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Rebuild(NamedTuple):
 
 
 def write_images(folder: Path, data: ImageDataset, *, split: str = "train") -> Written:
-    """Write ``data`` as PNG images into ``folder/<split>-00000-of-00001.parquet``.
+    """Write ``data`` as PNG images, with its soft labels if it has any, into ``folder/<split>-00000-of-00001.parquet``.
 
     Args:
         folder: made if it is missing.
@@ -123,7 +126,7 @@ def write_patches(
 
     Args:
         folder: made if it is missing.
-        data: labels, class names and whether images may be mirrored; its images are not read.
+        data: labels, soft labels, class names and whether images may be mirrored; its images are not read.
         patched: one row an image of ``data``.
         drop_rate: what was asked for, 0..1, for people.
         mae: weights file of the masked autoencoder that shall rebuild the images (inside ``folder`` or elsewhere); None:
@@ -297,7 +300,8 @@ def _schema(data: ImageDataset, fields: list[pa.Field], record: dict[str, Any], 
         "huggingface": json.dumps({"info": {"features": features | names}}),
         KEY: json.dumps({"version": _VERSION, "mirror": data.mirror} | record),
     }
-    return pa.schema([*fields, pa.field(_LABEL, pa.int64())], metadata)
+    soft = [] if data.targets is None else [pa.field(TARGETS, pa.list_(pa.float32(), data.num_classes))]
+    return pa.schema([*fields, pa.field(_LABEL, pa.int64()), *soft], metadata)
 
 
 def _write(
@@ -314,8 +318,11 @@ def _write(
             with pq.ParquetWriter(partial_file, schema, compression="zstd", use_dictionary=False) as writer:
                 for start in range(0, len(data), BATCH):
                     rows = slice(start, start + BATCH)
-                    labels = pa.array(data.labels[rows].numpy(), pa.int64())
-                    writer.write_batch(pa.record_batch([*columns(rows), labels], schema=schema))
+                    labels = [pa.array(data.labels[rows].numpy(), pa.int64())]
+                    if data.targets is not None:
+                        soft = pa.array(data.targets[rows].numpy().ravel(), pa.float32())
+                        labels.append(pa.FixedSizeListArray.from_arrays(soft, data.num_classes))
+                    writer.write_batch(pa.record_batch([*columns(rows), *labels], schema=schema))
             partial_file.replace(target)
         finally:
             partial_file.unlink(missing_ok=True)

@@ -8,9 +8,8 @@ added by expected error reduction.
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from dqas_plugin.budget import budget_of
 from dqas_plugin.data import ImageDataset
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.lookup import resolve_model
-from dqas_plugin.paths import check_empty
-from dqas_plugin.pipeline import run_request
+from dqas_plugin.models import Shape
+from dqas_plugin.paths import new_folder
+from dqas_plugin.pipeline import check, run_request
 from dqas_plugin.quantization.bins import BINS, bin_sizes
 from dqas_plugin.quantization.contact_sheet import contact_sheet
 from dqas_plugin.quantization.patch_files import Written, write_images, write_patches
@@ -34,6 +34,8 @@ from dqas_plugin.trained_signals import trained_network
 
 PIPELINES = ("dqas", "dq")
 BINS_ON = ("reconstructed", "original")
+ALLOCATOR, REFINER = "adaptive", "error-reduction"
+"""Of DQAS."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Plan:
         allocator: rule for the class counts.
         refiner: rule for the last samples, or None.
         refine_share: their share of the budget.
+        allocator_options: options of the allocator.
+        refiner_options: options of the refiner.
         bins: how many.
         objective: what fills the bins, see :func:`dqas_plugin.quantization.bins.graphcut_bins`.
     """
@@ -55,6 +59,8 @@ class Plan:
     allocator: str = "uniform"
     refiner: str | None = None
     refine_share: float = 0.1
+    allocator_options: Mapping[str, Any] = field(default_factory=dict)
+    refiner_options: Mapping[str, Any] = field(default_factory=dict)
     bins: int = BINS
     objective: str = "eq7"
 
@@ -66,6 +72,8 @@ def plan_of(
     adaptive: bool = True,
     bins_on: str | None = None,
     refine_share: float = 0.1,
+    allocator_options: Mapping[str, Any] | None = None,
+    refiner_options: Mapping[str, Any] | None = None,
     bins: int = BINS,
 ) -> Plan:
     """The plan of a pipeline, with what is changed of it.
@@ -76,21 +84,34 @@ def plan_of(
         adaptive: for ``dqas``: choose class counts and refine.
         bins_on: ``original`` or ``reconstructed``; default: as the pipeline does it.
         refine_share: for ``dqas``; 0 refines nothing.
+        allocator_options: options of the allocator ``adaptive``, for ``dqas``.
+        refiner_options: options of the refiner ``error-reduction``, for ``dqas``.
         bins: how many.
 
     Raises:
-        UserError: for another word.
+        UserError: for another word, or options for what is not done.
     """
     if pipeline not in PIPELINES:
         raise unknown_name("pipeline", pipeline, PIPELINES)
     if bins_on is not None and bins_on not in BINS_ON:
         raise unknown_name("kind of images to make bins of", bins_on, BINS_ON)
-    if pipeline == "dq":
-        return Plan(patches, bins_on or "original", bins=bins, objective="dq")
-    full = Plan(patches, bins_on or "reconstructed", bins=bins)
-    if not adaptive:
-        return full
-    return replace(full, allocator="adaptive", refiner="error-reduction" if refine_share else None, refine_share=refine_share)
+    allocation, refinement = dict(allocator_options or {}), dict(refiner_options or {})
+    full = Plan(
+        patches,
+        bins_on or ("original" if pipeline == "dq" else "reconstructed"),
+        allocator_options=allocation,
+        refiner_options=refinement,
+        bins=bins,
+        objective="dq" if pipeline == "dq" else "eq7",
+    )
+    if adaptive and pipeline == "dqas":
+        return replace(full, allocator=ALLOCATOR, refiner=REFINER if refine_share else None, refine_share=refine_share)
+    for kind, options in (("allocator", allocation), ("refiner", refinement)):
+        if options:
+            raise UserError(
+                f"even counts without refinement have no {kind}, so not its option '{next(iter(options))}': leave it out"
+            )
+    return full
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,16 +149,9 @@ class Quantized:
         Raises:
             UserError: if something is in the folder, or it cannot be written.
         """
-        check_empty(folder)
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-                whole = Path(temporary) / "whole"
-                written = [*self._write_train(whole, as_images=rebuilt), write_images(whole, test, split="test")]
-                self.selection.save(whole / "selection.npz")
-                whole.rename(folder)
-        except OSError as error:
-            raise UserError(f"cannot write {folder} ({error.strerror or error}): choose another folder") from error
+        with new_folder(folder) as whole:
+            written = [*self._write_train(whole, as_images=rebuilt), write_images(whole, test, split="test")]
+            self.selection.save(whole / "selection.npz")
         return [one._replace(path=folder / one.path.name) for one in written]
 
     def _write_train(self, folder: Path, *, as_images: bool) -> list[Written]:
@@ -188,20 +202,20 @@ def quantize(
     Raises:
         UserError: for budgets that cannot be met, and whatever the steps raise.
     """
-    budget = images_for(budget_of(len(data), data.num_classes, ratio=ratio, aipc=aipc), data, plan.patches)
+    whole = budget_of(len(data), data.num_classes, ratio=ratio, aipc=aipc)
+    budget = images_for(whole, len(data), data.image_shape, plan.patches)
     for name, size in zip(data.classes, data.class_sizes, strict=True):
         bin_sizes(int(size), plan.bins, name=f"class '{name}'")  # too few are known before anything is trained
     words = _in_words(data, plan, budget)
-    report(words)
-    found = None if plan.patches is None else rebuilt_by_proxy(data, plan.patches, model, recipe, seed, device, report)
-    source = data if found is None or plan.bins_on == "original" else found.data
     request = SelectionRequest(
-        source,
+        data,
         "bins",
         budget,
         method_options={"bins": plan.bins, "objective": plan.objective},
         allocator=plan.allocator,
+        allocator_options=plan.allocator_options,
         refiner=plan.refiner,
+        refiner_options=plan.refiner_options,
         refine_share=plan.refine_share,
         goal=goal,
         proxy=proxy,
@@ -209,13 +223,16 @@ def quantize(
         recipe=recipe,
         seed=seed,
         device=device,
+        made_for=data,
         report=report,
     )
+    check(request)
+    report(words)
+    found = None if plan.patches is None else rebuilt_by_proxy(data, plan.patches, model, recipe, seed, device, report)
+    if found is not None and plan.bins_on == "reconstructed":
+        request.data = found.data
     chosen = run_request(request)
     own: dict[str, Any] = {
-        "dataset": data.name,
-        "fingerprint": data.fingerprint,
-        "ratio": budget / len(data),
         "data_ratio": words,
         "bins_on": plan.bins_on,
         "patch_scores": None if found is None else found.scores,
@@ -228,21 +245,27 @@ def _in_words(data: ImageDataset, plan: Plan, budget: int) -> str:
     share = budget / len(data)
     if plan.patches is None:
         return f"sample ratio {share:.4%}: no patches are dropped"
-    return describe_ratio(share, plan.patches.patches(data), plan.patches.drop_rate)
+    return describe_ratio(share, plan.patches.patches(data.image_shape), plan.patches.drop_rate)
 
 
-def images_for(budget: int, data: ImageDataset, patches: PatchSettings | None) -> int:
+def images_for(budget: int, total: int, shape: Shape, patches: PatchSettings | None) -> int:
     """How many images take the room of ``budget`` whole ones.
+
+    Args:
+        budget: whole images.
+        total: images there are.
+        shape: of each.
+        patches: which of their patches are dropped; None: none.
 
     Raises:
         UserError: if that is more than there are.
     """
-    kept = 1.0 if patches is None else patches.keep_ratio(data)
+    kept = 1.0 if patches is None else patches.keep_ratio(shape)
     images = round(budget / kept)
-    if images > len(data):
+    if images > total:
         raise UserError(
-            f"a data keep ratio of {budget / len(data):.4g} with {kept:.0%} of the patches takes {images:,} images, more than "
-            f"the {len(data):,} there are: lower the ratio to {kept:.4g} or the drop rate"
+            f"a data keep ratio of {budget / total:.4g} with {kept:.0%} of the patches takes {images:,} images, more than "
+            f"the {total:,} there are: lower the ratio to {kept:.4g} or the drop rate"
         )
     return images
 

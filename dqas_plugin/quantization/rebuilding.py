@@ -16,12 +16,13 @@ from dqas_plugin.cache_entry import ArrayFile, cached_entry, entry_key, map_arra
 from dqas_plugin.data import ImageDataset
 from dqas_plugin.datasets.files import file_digest
 from dqas_plugin.errors import UserError, unknown_name
-from dqas_plugin.models import Network
+from dqas_plugin.models import Network, Shape
 from dqas_plugin.paths import cache_folder
+from dqas_plugin.plugins import announce_epoch
 from dqas_plugin.quantization.harmonic import harmonic
 from dqas_plugin.quantization.informativeness import PatchScores, grad_cam, saliency
 from dqas_plugin.quantization.mae import reconstruct
-from dqas_plugin.quantization.mae_training import STEPS, trained_mae
+from dqas_plugin.quantization.mae_training import STEPS, MaeProgress, trained_mae
 from dqas_plugin.quantization.mae_weights import load_mae
 from dqas_plugin.quantization.patches import default_patch_size, dropped_patches, keep_ratio, kept, patch_count
 from dqas_plugin.told import Told
@@ -52,8 +53,8 @@ class PatchSettings:
     mae_weights: Path | None = None
     mae_steps: int = STEPS
 
-    def of(self, data: ImageDataset) -> PatchSettings:
-        """With the size that these images get.
+    def of(self, shape: Shape) -> PatchSettings:
+        """With the size that images of this shape get.
 
         Raises:
             UserError: for a size that does not divide them, a drop rate out of range, another word, or weights without ``mae``.
@@ -64,20 +65,19 @@ class PatchSettings:
             raise unknown_name("way to rebuild images", self.rebuild, REBUILDS)
         if self.mae_weights is not None and self.rebuild != "mae":
             raise UserError("weights of an autoencoder are of use with rebuild 'mae' only: choose it, or leave them out")
-        channels, height, width = data.image_shape
-        size = default_patch_size(height, width) if self.size is None else self.size
-        dropped_patches(patch_count((channels, height, width), size), self.drop_rate)
+        size = default_patch_size(*shape[1:]) if self.size is None else self.size
+        dropped_patches(patch_count(shape, size), self.drop_rate)
         return replace(self, size=size)
 
-    def patches(self, data: ImageDataset) -> int:
+    def patches(self, shape: Shape) -> int:
         """How many an image has."""
-        size = self.of(data).size
+        size = self.of(shape).size
         assert size is not None
-        return patch_count(data.image_shape, size)
+        return patch_count(shape, size)
 
-    def keep_ratio(self, data: ImageDataset) -> float:
+    def keep_ratio(self, shape: Shape) -> float:
         """Share of the patches that is kept; of ``round(P * drop_rate)`` dropped ones."""
-        return keep_ratio(self.patches(data), self.drop_rate)
+        return keep_ratio(self.patches(shape), self.drop_rate)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ def rebuilt_dataset(
     Raises:
         UserError: see :meth:`PatchSettings.of`; weights of another shape; a cache that cannot be written.
     """
-    settings = settings.of(data)
+    settings = settings.of(data.image_shape)
     weights = _weights(data, settings, device, seed, report)
     described = [_FORMAT, data.fingerprint, *_described(settings), identity if settings.scores == "grad-cam" else ""]
     described.append("" if weights is None else file_digest(weights))
@@ -171,8 +171,15 @@ def _weights(
     assert settings.size is not None
     if report is not None:
         report(f"training a masked autoencoder for {settings.mae_steps:,} steps, if the cache has none")
+    told = Told("training the autoencoder", report, "steps")
+
+    def tell(progress: MaeProgress) -> None:
+        told.done(progress.step, progress.steps, f"{progress.psnr:.2f} dB")
+        announce_epoch(progress)
+
+    rate = max(settings.drop_rate, 0.1)
     found = trained_mae(
-        data, settings.size, steps=settings.mae_steps, seed=seed, device=device, drop_rate=max(settings.drop_rate, 0.1)
+        data, settings.size, steps=settings.mae_steps, seed=seed, device=device, drop_rate=rate, on_progress=tell
     )
     if report is not None:
         words = "better than" if found.wins else "no better than"

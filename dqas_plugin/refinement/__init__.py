@@ -1,7 +1,8 @@
 """Refiners spend the last part of the budget on single samples, whatever their class.
 
 ``error-reduction`` adds those that lower the expected error (:mod:`~dqas_plugin.refinement.rounds`), by a score that foresees a
-training of the last layer with each of them (:mod:`~dqas_plugin.refinement.scorers`). ``random`` is the control.
+training of the last layer with each of them (:mod:`~dqas_plugin.refinement.scorers`), or after a training of the network with
+each of them (:mod:`~dqas_plugin.refinement.retrained`). ``random`` is the control.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 
 from dqas_plugin.hookspecs import hookimpl
 from dqas_plugin.refinement.drawn import random_refiner
-from dqas_plugin.refinement.retrained import retrained_error_change, retraining_years
+from dqas_plugin.refinement.retrained import retrained_changes, retrained_error_change, retraining_years
 from dqas_plugin.refinement.rounds import error_reduction, error_reduction_refiner
 from dqas_plugin.refinement.scorers import SCORERS, expected_error_change
 
@@ -20,6 +21,7 @@ __all__ = [
     "error_reduction_refiner",
     "expected_error_change",
     "random_refiner",
+    "retrained_changes",
     "retrained_error_change",
     "retraining_years",
 ]

@@ -10,15 +10,17 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from dqas_plugin.data import ImageDataset
+from dqas_plugin.data import ImageDataset, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.models import Network
 from dqas_plugin.precision import Build
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.refinement.last_layer import positions
+from dqas_plugin.seeding import derive
+from dqas_plugin.told import YEAR, Told
+from dqas_plugin.trainer import Trainer
 from dqas_plugin.training import outputs, train
 
-_YEAR = 365.25 * 24 * 3600
 _STEPS, _IMAGES = 10, 1000  # what the estimate is measured on
 
 
@@ -98,6 +100,12 @@ def retraining_years(
         raise UserError(
             f"of {len(data)} images at least one must be selected and one not: {selected} leaves nothing to estimate"
         )
+    return (len(data) - selected) * training_seconds(Trainer(data, build, recipe, 0, device), selected) / YEAR
+
+
+def training_seconds(trainer: Trainer, selected: int) -> float:
+    """How long one training on ``selected`` images and one look at all others takes here, measured on a part of both."""
+    data, build, recipe, device = trainer.data, trainer.build, trainer.recipe, trainer.device
     part = data.subset(np.arange(min(selected, recipe.batch)))
     brief = train(build, part, recipe.with_(iterations=_STEPS), 0, device=device)
     images = recipe.steps(selected) * selected / recipe.batches(selected)
@@ -105,8 +113,35 @@ def retraining_years(
     started = time.perf_counter()
     _losses(brief.network, looked)
     looking = (time.perf_counter() - started) / len(looked)
-    pool = len(data) - selected
-    return pool * (images / brief.images_per_second + pool * looking) / _YEAR
+    return images / brief.images_per_second + (len(data) - selected) * looking
+
+
+def retrained_changes(trainer: Trainer, *, exclude_self: bool = False) -> Callable[[IntArray], npt.NDArray[np.float64]]:
+    """The scorer ``retrain``: :func:`retrained_error_change` of all that is not selected, as ``f(selected) -> [N]``.
+
+    Args:
+        trainer: how networks are trained.
+        exclude_self: a candidate leaves the pool that it is scored on.
+    """
+    seed = derive(trainer.seed, "retrain")
+
+    def changes(selected: IntArray) -> npt.NDArray[np.float64]:
+        free = np.setdiff1d(np.arange(len(trainer.data)), selected)
+        found = np.full(len(trainer.data), np.nan)
+        found[free] = retrained_error_change(
+            trainer.data,
+            trainer.build,
+            trainer.recipe,
+            selected,
+            free,
+            seed,
+            exclude_self=exclude_self,
+            device=trainer.device,
+            report=Told("error reduction", trainer.report).say,
+        )
+        return found
+
+    return changes
 
 
 def _losses(network: Network, data: ImageDataset) -> npt.NDArray[np.float64]:

@@ -7,7 +7,8 @@ last-layer gradient lies to that of one already taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,19 @@ from dqas_plugin.data import IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.gradients import residuals_of
 from dqas_plugin.methods.ordering import lowest_first
+from dqas_plugin.recipes import Prior
 from dqas_plugin.refinement.last_layer import Fitted, Problem, positions
+from dqas_plugin.refinement.retrained import retrained_changes
 from dqas_plugin.refinement.scorers import check, choose_l2
 from dqas_plugin.signals import Signals
 from dqas_plugin.threads import single_threads
+from dqas_plugin.told import Told
 
 Changes = Callable[[IntArray], npt.ArrayLike]
 """A scorer of one's own: the selected dataset indices -> float ``[N]``, read where a sample is not selected."""
+
+Scorer = Literal["kap2nd", "influence", "gradient", "ridge", "retrain"]
+"""Of the refiner: those of :data:`~dqas_plugin.refinement.scorers.SCORERS`, and a training with every candidate."""
 
 _SHORTLIST = 4  # so many times as many candidates as a round adds are compared with each other
 _ROUNDS, _SIZE = 10, 100
@@ -103,11 +110,24 @@ def error_reduction(
     return chosen[first:]
 
 
+def _trainings(selected: int, pool: int, budget: int, settings: Mapping[str, Any]) -> int:
+    """Networks that the refiner trains: one of what is selected and one with each candidate, every round."""
+    if settings["scorer"] != "retrain":
+        return 0
+    total, rounds = 0, settings["rounds"] or 1
+    for turn in range(min(rounds, budget)):
+        total += 1 + pool
+        count = -(-budget // (rounds - turn))
+        pool, budget = pool - count, budget - count
+    return total
+
+
 @refiner(
     "error-reduction",
     title="single samples that lower the expected error most, in rounds",
     source="Zhao et al., ECCV 2024, Equations 5-6; Roy and McCallum, ICML 2001",
     needs={"features", "logits"},
+    trainings=_trainings,
 )
 def error_reduction_refiner(
     signals: Signals,
@@ -116,12 +136,13 @@ def error_reduction_refiner(
     rng: np.random.Generator,
     *,
     l2: float | None = 1.0,
-    scorer: str = "kap2nd",
+    scorer: Scorer = "kap2nd",
     rounds: int | None = None,
     diversity: bool | None = True,
     stop: bool = True,
     exclude_self: bool = False,
-    prior: str = "balanced",
+    prior: Prior = "balanced",
+    trainings: int = 1000,
 ) -> IntArray:
     """Add samples by :func:`error_reduction` on the features of the signals as they are given.
 
@@ -132,21 +153,30 @@ def error_reduction_refiner(
         budget: how many to add, at most.
         rng: unused; nothing is drawn.
         l2: strength of the last layer's penalty; None: chosen by the loss on the pool.
-        scorer: ``kap2nd``, ``influence``, ``gradient`` or ``ridge``.
-        rounds: default: 10, or one for every 100 samples if those are more.
+        scorer: ``kap2nd``, ``influence``, ``gradient`` or ``ridge``; or ``retrain``: the paper read literally, which trains a
+            network with every candidate (with ``diversity=None``, to the letter). For tiny pools.
+        rounds: default: 10, or one for every 100 samples if those are more; 1 for ``retrain``.
         diversity: whether those of one round should differ.
         stop: leave out what does not lower the error.
         exclude_self: a candidate leaves the pool that it is scored on.
         prior: of the training that follows: ``balanced`` (what recipes do by default) or ``empirical``.
+        trainings: how many networks ``retrain`` may train. Before anything is trained, more are refused with the years that
+            they would take (:class:`dqas_plugin.refining.Refinement`).
 
     Returns:
         int64 dataset indices, at most ``budget``: fewer where nothing more lowers the error.
+
+    Raises:
+        UserError: for ``retrain`` with signals that do not say how networks are trained; as :func:`error_reduction`.
     """
+    changes: str | Changes = scorer
     if scorer == "retrain":
-        raise UserError(
-            "the scorer 'retrain' trains a network with every candidate, for which a refiner has no images and no recipe: "
-            "call dqas_plugin.refinement.retrained_error_change, or use the scorer 'kap2nd'"
-        )
+        if signals.trainer is None:
+            raise UserError(
+                "the scorer 'retrain' trains networks, and these signals do not say how (signals.trainer): refine in a "
+                "selection, or call dqas_plugin.refinement.retrained_error_change"
+            )
+        changes, rounds = retrained_changes(signals.trainer, exclude_self=exclude_self), rounds or 1
     features = signals.features if signals.head_inputs is None else signals.head_inputs
     assert features is not None  # it is needed, so it is there
     return error_reduction(
@@ -155,13 +185,14 @@ def error_reduction_refiner(
         selected,
         budget,
         l2=l2,
-        scorer=scorer,
+        scorer=changes,
         rounds=rounds,
         diversity=diversity,
         stop=stop,
         exclude_self=exclude_self,
         num_classes=signals.num_classes,
         prior=prior,
+        report=None if signals.trainer is None else Told("error reduction", signals.trainer.report).say,
     )
 
 

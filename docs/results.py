@@ -1,0 +1,136 @@
+"""Measured results as a page: ``python docs/results.py FOLDER …`` collects them from results folders, cog prints the tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dqas_plugin.bench.statistics import Difference, paired_difference, summarise
+from dqas_plugin.bench.store import Store
+
+DATA = Path(__file__).resolve().parent / "results.json"
+PAPER_TABLE_3 = {"DQAS w/o AS": (76.79, 83.79), "DQAS": (77.41, 86.11)}
+PAPER_TABLE_4 = {"DQAS Basic": (78.47, 82.94), "DQ w/o AS": (76.79, 83.79)}
+"""The paper's figures at 5 % and 10 %, as printed: CIFAR-10, ResNet-18, 200 epochs, best epoch."""
+
+
+class Row(NamedTuple):
+    """What was compared: a method, whether patches were dropped, what chose the class counts and the last samples."""
+
+    method: str
+    drops: bool
+    adaptive: bool
+    refined: bool
+
+    @property
+    def label(self) -> str:
+        """As the tables print it."""
+        parts = [self.method, *(["a quarter of the patches dropped"] if self.drops else [])]
+        added = [*(["class counts"] if self.adaptive else []), *(["error reduction"] if self.refined else [])]
+        return " + ".join([", ".join(parts), *added])
+
+    @property
+    def plain(self) -> Row:
+        """The same without adaptive sampling: what it is compared with."""
+        return self._replace(adaptive=False, refined=False)
+
+
+RANDOM = Row("random", drops=False, adaptive=False, refined=False)
+Scores = dict[int, float]
+"""Accuracy in percent, by seed."""
+
+
+def collect(folders: Iterable[str]) -> None:
+    """Write :data:`DATA` from results folders: one entry a cell."""
+    entries: list[dict[str, Any]] = []
+    for folder in folders:
+        with Store(folder) as store:
+            entries += [_entry(cell, result) for cell, result in store.cells()]
+    entries.sort(key=lambda one: json.dumps(one, sort_keys=True))
+    DATA.write_text("[\n" + ",\n".join(json.dumps(one, ensure_ascii=False) for one in entries) + "\n]\n")
+
+
+def _entry(cell: Any, result: dict[str, Any]) -> dict[str, Any]:
+    name = cell.dataset.name
+    return {
+        "dataset": Path(name).name if ":" in name else name,
+        "images": cell.dataset.images,
+        "budget": cell.budget,
+        "method": cell.method,
+        "drops": bool(cell.quantization and cell.quantization.get("patches")),
+        "allocator": cell.allocator,
+        "refiner": cell.refiner,
+        "share": cell.refine_share if cell.refiner else None,
+        "seed": cell.seed,
+        "accuracy": round(100 * result["accuracy"]["mean"], 2),
+        "worst": round(100 * result["accuracy"]["worst"], 2),
+        "best": round(100 * result["best"]["mean"], 2),
+        "model": cell.model,
+        "recipe": cell.recipe.name,
+    }
+
+
+def page() -> str:
+    """Every dataset's table, with a caption that says how it was measured."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for one in json.loads(DATA.read_text()):
+        groups[one["dataset"]].append(one)
+    return "\n" + "\n".join(_section(name, entries) for name, entries in sorted(groups.items()))
+
+
+def _section(name: str, entries: list[dict[str, Any]]) -> str:
+    scores: dict[int, dict[Row, Scores]] = defaultdict(lambda: defaultdict(dict))
+    for one in entries:
+        row = Row(one["method"], one["drops"], one["allocator"] != "uniform", one["refiner"] is not None)
+        scores[one["budget"]][row][one["seed"]] = one["accuracy"]
+    first = entries[0]
+    shares = sorted({one["share"] for one in entries} - {None})
+    caption = (
+        f"{first['images']:,} training images, {first['model']}, recipe {first['recipe']}, last epoch, class-mean accuracy, "
+        f"mean ± standard deviation (seeds); differences are paired by seed, with 95 % intervals; "
+        f"share of error reduction {', '.join(f'{one:g}' for one in shares)}."
+    )
+    tables = [_table(budget, first["images"], scores[budget]) for budget in sorted(scores)]
+    return f"## {name}\n\n{caption}\n\n" + "\n".join(tables)
+
+
+def _table(budget: int, images: int, scores: dict[Row, Scores]) -> str:
+    title = f"**{100 * budget / images:.3g} % of the images ({budget:,})**\n\n"
+    return title + "| | accuracy | against random | against even counts |\n|---|---|---|---|\n" + "\n".join(_lines(scores)) + "\n"
+
+
+def _lines(scores: dict[Row, Scores]) -> Iterator[str]:
+    order = {"random": 0, "graphcut": 1, "dq": 2, "dqas": 3}
+    for row in sorted(scores, key=lambda one: (order.get(one.method, 9), one.drops, one.adaptive, one.refined)):
+        found = summarise(scores[row].values())
+        assert found is not None
+        spread = "" if found.std is None else f" ± {found.std:.1f}"
+        random = "" if row == RANDOM else _difference(paired_difference(scores[row], scores.get(RANDOM, {})))
+        even = "" if row == row.plain else _difference(paired_difference(scores[row], scores.get(row.plain, {})))
+        yield f"| {row.label} | {found.mean:.1f}{spread} ({found.n}) | {random} | {even} |"
+
+
+def _difference(found: Difference | None) -> str:
+    """The difference, bold where its interval is without zero."""
+    if found is None:
+        return ""
+    if found.low is None or found.high is None:
+        return f"{found.mean:+.1f}"
+    text = f"{found.mean:+.1f} [{found.low:.1f}, {found.high:.1f}]"
+    return f"**{text}**" if found.low > 0 or found.high < 0 else text
+
+
+def paper() -> str:
+    """Tables 3 and 4 of the paper at the same ratios."""
+    rows = [f"| {name} | {five} | {ten} |" for table in (PAPER_TABLE_3, PAPER_TABLE_4) for name, (five, ten) in table.items()]
+    return "\n| | 5 % | 10 % |\n|---|---|---|\n" + "\n".join(rows) + "\n\n"
+
+
+if __name__ == "__main__":
+    if not sys.argv[1:]:
+        sys.exit("usage: python docs/results.py RESULTS-FOLDER …")
+    collect(sys.argv[1:])

@@ -1,0 +1,2 @@
+from .submodular_function import *
+from .submodular_optimizer import *

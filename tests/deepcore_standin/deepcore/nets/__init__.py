@@ -1,0 +1,2 @@
+from .mlp import *
+from .resnet import *

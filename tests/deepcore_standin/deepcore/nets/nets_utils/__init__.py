@@ -1,0 +1,2 @@
+from .parallel import *
+from .recorder import *
