@@ -100,7 +100,8 @@ def _section(name: str, entries: list[dict[str, Any]]) -> str:
 
 def _table(budget: int, images: int, scores: dict[Row, Scores]) -> str:
     title = f"**{100 * budget / images:.3g} % of the images ({budget:,})**\n\n"
-    return title + "| | accuracy | against random | against even counts |\n|---|---|---|---|\n" + "\n".join(_lines(scores)) + "\n"
+    head = "| | accuracy | against random | against even counts |\n|---|---|---|---|\n"
+    return title + head + "\n".join(_lines(scores)) + "\n"
 
 
 def _lines(scores: dict[Row, Scores]) -> Iterator[str]:
