@@ -179,7 +179,13 @@ def test_even_counts_are_the_whole_set_of_that_size() -> None:
 @pytest.mark.parametrize("proxy", ["probe", "train"])
 def test_adaptive_counts_each_from_the_set_that_fits(proxy: str) -> None:
     data, effort = toy_family(), {"effort": "train", "finalists": 1, "confirm": 2}
-    options: dict[str, Any] = {"adaptive": True, "allocator_options": effort, "model": "convnet3-small", "recipe": SHORT}
+    options: dict[str, Any] = {
+        "adaptive": True,
+        "refiner": "none",
+        "allocator_options": effort,
+        "model": "convnet3-small",
+        "recipe": SHORT,
+    }
     chosen = select(data, "distilled-family", aipc=6, proxy=proxy, **options)
     assert chosen.counts.sum() == 18
     assert chosen.provenance["allocation"]["evaluations"] > 1
