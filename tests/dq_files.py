@@ -10,20 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+import registering
 from dqas_adapters import dq
 from dqas_plugin import UserError
 from dqas_plugin.data import ImageDataset
-from dqas_plugin.plugins import plugins
 
 
 def registered() -> Iterator[None]:
-    """The plugin, registered here where the package is not installed: for a fixture."""
-    if "dq-bins" in plugins().importers:
-        yield
-        return
-    plugins().register(dq, "dq")
-    yield
-    plugins().unregister(dq)
+    yield from registering.registered(dq, "dq")
 
 
 def labelled(labels: Any, name: str = "toy/train") -> ImageDataset:

@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+import registering
 from dqas_adapters import hugging_face
 from dqas_plugin import DatasetSplits, ImageDataset, load_dataset
-from dqas_plugin.plugins import plugins
 
 datasets = pytest.importorskip("datasets", reason="the extra huggingface is not installed")
 
@@ -24,13 +24,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def registered() -> Iterator[None]:
-    """The plugin, registered here where the package is not installed."""
-    if "hf" in plugins().datasets:
-        yield
-        return
-    plugins().register(hugging_face, "hugging-face")
-    yield
-    plugins().unregister(hugging_face)
+    yield from registering.registered(hugging_face, "hugging-face")
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:

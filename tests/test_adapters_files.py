@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import registering
 from dqas_adapters import files
 from dqas_plugin import Ranking, Selection, UserError, load_dataset, select
 from dqas_plugin.bench import open_dataset, plan
@@ -19,13 +20,7 @@ from dqas_plugin.plugins import Plugins, plugins
 
 @pytest.fixture
 def registered() -> Iterator[None]:
-    """The plugin, registered here where the package is not installed."""
-    if "ranking" in plugins().importers:
-        yield
-        return
-    plugins().register(files, "files")
-    yield
-    plugins().unregister(files)
+    yield from registering.registered(files, "files")
 
 
 @pytest.fixture

@@ -15,26 +15,21 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import registering
 from distilled import CIFAR, Hostile, enormous, normalised, pictures, plain, save_dc, save_dream
 from dqas_adapters import distilled as adapter
 from dqas_adapters import family
 from dqas_cli.main import cli
 from dqas_plugin import UserError, load_dataset, select
 from dqas_plugin.data import ImageDataset, TrainOnly
-from dqas_plugin.plugins import Plugins, plugins
+from dqas_plugin.plugins import Plugins
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    """The plugin, registered here where the package is not installed."""
-    if "dc" in plugins().datasets:
-        yield
-        return
-    plugins().register(adapter, "distilled")
-    yield
-    plugins().unregister(adapter)
+    yield from registering.registered(adapter, "distilled")
 
 
 def load(path: Path | str, form: str = "dc", **options: Any) -> ImageDataset:

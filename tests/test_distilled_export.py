@@ -12,23 +12,17 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+import registering
 from distilled import CIFAR, pictures
 from dqas_adapters import distilled as adapter
 from dqas_plugin import ImageDataset, Selection, UserError, load_dataset
 from dqas_plugin.data import TrainOnly
 from dqas_plugin.exporting import export
-from dqas_plugin.plugins import plugins
 
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    """The plugin, registered here where the package is not installed."""
-    if "dc" in plugins().exporters:
-        yield
-        return
-    plugins().register(adapter, "distilled")
-    yield
-    plugins().unregister(adapter)
+    yield from registering.registered(adapter, "distilled")
 
 
 def some(name: str, channels: int = 3, targets: torch.Tensor | None = None) -> TrainOnly:

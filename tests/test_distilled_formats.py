@@ -11,23 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+import registering
 from distilled import CIFAR, Hostile, enormous, normalised, pictures, plain, save_dream, save_mtt
 from dqas_adapters import distilled as adapter
 from dqas_adapters.distilled.dream import cells
 from dqas_plugin import UserError, load_dataset
 from dqas_plugin.data import ImageDataset, TrainOnly
-from dqas_plugin.plugins import plugins
 
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    """The plugin, registered here where the package is not installed."""
-    if "dream" in plugins().datasets:
-        yield
-        return
-    plugins().register(adapter, "distilled")
-    yield
-    plugins().unregister(adapter)
+    yield from registering.registered(adapter, "distilled")
 
 
 def load(form: str, path: Path | str, **options: Any) -> ImageDataset:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import registering
 from dqas_adapters import distilled as adapter
 from dqas_adapters.distilled.dream import Formation, decoded
 from dqas_adapters.distilled.pixels import plain_scale
@@ -23,7 +24,6 @@ from dqas_adapters.distilled.whitening import fit
 from dqas_plugin import ImageDataset, load_dataset
 from dqas_plugin.data import TrainOnly
 from dqas_plugin.exporting import export
-from dqas_plugin.plugins import plugins
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("real_distillation.py")
@@ -32,13 +32,7 @@ PER_CLASS = 12
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    """The plugin, registered here where the package is not installed."""
-    if "dream" in plugins().datasets:
-        yield
-        return
-    plugins().register(adapter, "distilled")
-    yield
-    plugins().unregister(adapter)
+    yield from registering.registered(adapter, "distilled")
 
 
 def run(program: str, variable: str, real: ImageDataset, out: Path, *arguments: str) -> str:

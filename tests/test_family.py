@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+import registering
 import toys
 from dqas_adapters import family
 from dqas_adapters.family import distilled_family, from_fitting_sets, sets_in
@@ -28,13 +29,7 @@ SHORT = Recipe("short", iterations=4, batch=16, precision="fp32", proxy_epochs=1
 
 @pytest.fixture
 def registered() -> Iterator[None]:
-    """The plugin, registered here where the package is not installed."""
-    if "distilled-family" in plugins().selectors:
-        yield
-        return
-    plugins().register(family, "family")
-    yield
-    plugins().unregister(family)
+    yield from registering.registered(family, "family")
 
 
 def labels_of(sizes: tuple[int, ...] = SIZES, classes: int = CLASSES) -> np.ndarray[Any, np.dtype[np.int64]]:

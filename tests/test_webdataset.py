@@ -15,24 +15,19 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import registering
 from dqas_adapters import webdataset as adapter
 from dqas_plugin import DatasetSplits, ImageDataset, Selection, UserError, load_dataset
 from dqas_plugin.data import TrainOnly
 from dqas_plugin.exporting import export
-from dqas_plugin.plugins import Plugins, plugins
+from dqas_plugin.plugins import Plugins
 
 package = pytest.importorskip("webdataset", reason="the extra webdataset is not installed")
 
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    """The plugin, registered here where the package is not installed."""
-    if "webdataset" in plugins().exporters:
-        yield
-        return
-    plugins().register(adapter, "webdataset")
-    yield
-    plugins().unregister(adapter)
+    yield from registering.registered(adapter, "webdataset")
 
 
 def small(channels: int = 3, count: int = 8, **more: Any) -> ImageDataset:

@@ -162,11 +162,10 @@ def _check_pair(root: Path, one: ClassFiles, next_root: Path, other: ClassFiles)
 
 def _notes(sets: Sequence[ClassFiles], original: ImageDataset | None, classes_from: str | None) -> tuple[str, ...]:
     """What was assumed."""
-    sizes = [_per_class(one) for one in sets]
+    from dqas_adapters.distilled.family import per_class, told_sizes
+
     first = sets[0]
-    held = f"{sizes[0]} images of each of {len(first.classes)} classes"
-    if len(sets) > 1:
-        held = f"{len(sets)} sets of {', '.join(sizes)} images a class, each of which begins where the label decreases"
+    held = told_sizes([per_class(one.labels) for one in sets], len(first.classes))
     notes = [held, "an image has the label of its folder: soft labels that a teacher gave to crops are not read"]
     if original is not None and first.classes != original.classes:
         ours, theirs = (f"'{one.classes[0]}' to '{one.classes[-1]}'" for one in (first, original))
@@ -175,11 +174,6 @@ def _notes(sets: Sequence[ClassFiles], original: ImageDataset | None, classes_fr
     if others:
         notes.append(f"{others:,} files without an image ending were left out")
     return tuple(notes)
-
-
-def _per_class(found: ClassFiles) -> str:
-    counts = np.bincount(found.labels)
-    return f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
 
 
 @hookimpl

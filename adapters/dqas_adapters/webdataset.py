@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dqas_adapters.record import origin, write_record
 from dqas_plugin.data import DatasetSplits, ImageDataset, IntArray, TrainOnly
+from dqas_plugin.datasets.encode import channels_last, check_pictures
 from dqas_plugin.errors import UserError
 from dqas_plugin.hookspecs import hookimpl
 from dqas_plugin.seeding import generator
 from dqas_plugin.selection import Selection, WeightArray
-
-RECORD = "dqas.json"
-"""Class names, shards, and how many images each split has."""
 
 
 def write(splits: DatasetSplits, selection: Selection | None, out: Path, *, shard: int = 10_000, seed: int = 0) -> None:
@@ -37,9 +35,7 @@ def write(splits: DatasetSplits, selection: Selection | None, out: Path, *, shar
         UserError: the package is not installed, the images have other channels, or ``shard`` is below 1.
     """
     package = _package()
-    channels = splits.train.image_shape[0]
-    if channels not in (1, 3):
-        raise UserError(f"{splits.train.name} has images of {channels} channels: only grey (1) and RGB (3) become PNG")
+    check_pictures(splits.train)
     if shard < 1:
         raise UserError(f"option of the format 'webdataset': shard must be at least 1, not {shard}")
     indices = np.arange(len(splits.train)) if selection is None else selection.indices
@@ -47,17 +43,14 @@ def write(splits: DatasetSplits, selection: Selection | None, out: Path, *, shar
     order = generator(seed, "webdataset").permutation(len(indices))
     shuffled = None if weights is None else weights[order]
     record: dict[str, Any] = {
-        "dataset": splits.train.name,
-        "fingerprint": splits.train.fingerprint,
+        **origin(splits.train),
         "classes": splits.train.classes,
         "mirror": splits.train.mirror,
         "train": _write_split(package, out, "train", splits.train, indices[order], shuffled, shard),
     }
     if not isinstance(splits, TrainOnly):
         record["test"] = _write_split(package, out, "test", splits.test, np.arange(len(splits.test)), None, shard)
-    (out / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    if selection is not None:
-        selection.save(out / "selection.npz")
+    write_record(out, record, selection)
 
 
 def _package() -> Any:
@@ -88,8 +81,7 @@ def _sample(data: ImageDataset, index: int, weight: float | None) -> dict[str, A
         facts["weight"] = weight
     if data.targets is not None:
         facts["targets"] = data.targets[index].tolist()
-    picture = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, 2))
-    return {"__key__": f"{index:09d}", "png": picture, "cls": label, "json": facts}
+    return {"__key__": f"{index:09d}", "png": channels_last(pixels), "cls": label, "json": facts}
 
 
 @hookimpl

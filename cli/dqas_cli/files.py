@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from dqas_plugin.errors import UserError
-from dqas_plugin.paths import cache_folder
+from dqas_plugin.paths import cache_folder, check_empty
 
 
 def check_writable(folder: Path) -> None:
@@ -23,6 +23,16 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}): choose a folder you can write") from error
+
+
+def check_new_folder(folder: Path) -> None:
+    """Refuse a folder for results that holds something already, or cannot be made or written.
+
+    Raises:
+        UserError: if so.
+    """
+    check_empty(folder)
+    check_writable(folder)
 
 
 def check_cache() -> Path:

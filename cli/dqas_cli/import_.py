@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dqas_cli import formats, options
-from dqas_cli.files import check_writable
+from dqas_cli.files import check_new_folder
 from dqas_cli.select import check_target, summary
 from dqas_plugin.errors import PluginError, UserError, unknown_name
-from dqas_plugin.paths import check_empty
 
 if TYPE_CHECKING:
     from dqas_plugin.contracts import DatasetLoader, Importer
@@ -149,8 +148,7 @@ def _write_selection(
 def _export(splits: DatasetSplits, selection: Selection | None, out: Path, form: str, writing: dict[str, Any]) -> None:
     from dqas_plugin.exporting import export
 
-    check_empty(out)
-    check_writable(out)
+    check_new_folder(out)
     saved = export(form, splits, selection, out, **writing)
     count = len(splits.train) if selection is None else len(selection)
     click.echo(f"{count:,} images of {splits.train.num_classes} classes ({splits.train.name})")

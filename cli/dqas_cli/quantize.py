@@ -9,10 +9,9 @@ from typing import Any
 import click
 
 from dqas_cli import options, rules
-from dqas_cli.files import check_cache, check_writable
+from dqas_cli.files import check_cache, check_new_folder
 from dqas_cli.select import summary
 from dqas_plugin.errors import UserError
-from dqas_plugin.paths import check_empty
 
 
 @click.command(
@@ -77,8 +76,7 @@ def quantize(
     if (ratio is None) == (aipc is None):
         raise UserError("say how much to keep: give one of --ratio and --aipc")
     recipe = options.chosen_recipe(recipe_name, epochs, iterations, prior)
-    check_empty(out)
-    check_writable(out)
+    check_new_folder(out)
     check_cache()
     place = options.chosen_device(device)
     data = options.load_data(dataset, root, dataset_options)

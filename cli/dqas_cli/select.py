@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dqas_cli import formats, options, rules
-from dqas_cli.files import check_cache, check_writable
+from dqas_cli.files import check_cache, check_new_folder, check_writable
 from dqas_cli.printing import aligned
 from dqas_plugin.errors import UserError
-from dqas_plugin.paths import check_empty
 
 if TYPE_CHECKING:
     from dqas_plugin.data import ImageDataset
@@ -68,8 +67,7 @@ def select(
     if format_ is None:
         check_target(out, force)
     else:
-        check_empty(out)
-        check_writable(out)
+        check_new_folder(out)
     check_cache()
     place = options.chosen_device(device)
     splits = options.load_data(dataset, root, dataset_options)

@@ -13,7 +13,7 @@ from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.request import PROXIES
 
 if TYPE_CHECKING:
-    from dqas_plugin.bench.grid import Cell, DatasetReference
+    from dqas_plugin.bench.grid import DatasetReference
 
 DEFAULT_RATIOS = (0.05, 0.1)
 
@@ -62,17 +62,6 @@ def check_names(methods: Iterable[str], model: str, goal: str, proxy: str) -> No
         if isinstance(found, RankingFile):
             found.check()
     resolve_model(model)
-
-
-def check_cell(cell: Cell) -> None:
-    """Whether there are enough images for its budget, and its refiner leaves enough of them.
-
-    Raises:
-        UserError: if not, or for an unknown refiner or option.
-    """
-    from dqas_plugin.refining import Refinement
-
-    Refinement.of(cell.refiner, cell.refiner_options, cell.images, cell.refine_share, cell.dataset.classes)
 
 
 def method_settings(methods: Sequence[str], features: str, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

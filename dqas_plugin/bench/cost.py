@@ -98,7 +98,7 @@ def estimate(
     searches = [cell for cell in left if cell.allocator not in ("uniform", "proportional")]
     probing = [cell for cell in left if _refines(cell) or (cell in searches and cell.proxy == "probe")]
     probes = {(cell.signals_key, cell.images): cell for cell in probing}
-    retraining = [(cell, one) for cell in left if (one := _refinement(cell)) and one.trainings(cell.dataset.images)]
+    retraining = [(cell, one) for cell in left if (one := cell.refinement) and one.trainings(cell.dataset.images)]
     rebuilding = [(cell, patches) for cell in left if (patches := cell.patches) and patches.rebuild == "mae"]
     speeds: dict[str, float] = {}
 
@@ -136,7 +136,7 @@ def check_trainings(cells: Iterable[Cell], device: str) -> None:
     from dqas_plugin.trainer import Trainer
 
     for cell in cells:
-        refinement = _refinement(cell)
+        refinement = cell.refinement
         if refinement is not None and refinement.trainings(cell.dataset.images):
             data = load(cell.dataset).train
             with threads(device):
@@ -180,18 +180,9 @@ def _proxies(cells: Sequence[Cell]) -> dict[str, tuple[Cell, int, float]]:
     return {key: (cell, count, _proxy_images(cell, count, perturbed)) for key, (cell, count, perturbed) in wanted.items()}
 
 
-def _refinement(cell: Cell) -> Refinement | None:
-    from dqas_plugin.refining import Refinement
-
-    if cell.refiner is None:
-        return None
-    return Refinement.of(cell.refiner, cell.refiner_options, cell.images, cell.refine_share, cell.dataset.classes)
-
-
 def _refines(cell: Cell) -> bool:
     """Whether a refiner reads the probe's network."""
-    found = _refinement(cell)
-    return found is not None and found.reads_network
+    return cell.refinement is not None and cell.refinement.reads_network
 
 
 def _reads(cell: Cell) -> tuple[int, bool]:

@@ -24,6 +24,7 @@ from dqas_plugin.signals import MAX_MEMORY
 
 if TYPE_CHECKING:
     from dqas_plugin.quantization.rebuilding import PatchSettings
+    from dqas_plugin.refining import Refinement
 
 __all__ = ["DEFAULT_RATIOS", "RESULT_FORMAT", "Cell", "DatasetReference", "hashed", "plan"]
 
@@ -217,6 +218,17 @@ class Cell:
         )
 
     @property
+    def refinement(self) -> Refinement | None:
+        """How the last samples are chosen; None without a refiner.
+
+        Raises:
+            UserError: for an unknown refiner or option, or where there are not enough images for the budget.
+        """
+        from dqas_plugin.refining import Refinement
+
+        return Refinement.of(self.refiner, self.refiner_options, self.images, self.refine_share, self.dataset.classes)
+
+    @property
     def reads_rebuilt(self) -> bool:
         """Whether the method reads images rebuilt from some of their patches."""
         return self.quantization is not None and self.patches is not None and self.quantization["bins_on"] == "reconstructed"
@@ -328,7 +340,7 @@ def plan(
                 chosen["method_file"] = _file_digest(chosen["features"], "@")
             for variant in variants if listed else [{}]:
                 alike = [Cell(label=label, budget=budget, seed=seed, **chosen, **variant, **common) for seed in numbers]
-                checks.check_cell(alike[0])
+                _ = alike[0].refinement  # whether there are enough images is known here
                 cells += alike
     return cells
 

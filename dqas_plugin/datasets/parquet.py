@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from dqas_plugin.quantization.patch_files import PatchFormat, Rebuild
 
 _IMAGE_NAMES = ("image", "img")
-_LABEL_NAMES = ("label", "labels", "fine_label")
+LABEL_NAMES = ("label", "labels", "fine_label")
+"""Usual names of a column of labels, the preferred one first."""
 _SPLIT_NAME = re.compile(r"(train|test|validation|valid|val)(?![a-z])", re.IGNORECASE)
 
 
@@ -203,7 +204,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _image_column(schema: pa.Schema, path: Path) -> str:
-    structs = [one.name for one in schema if _holds_images(one.type)]
+    structs = [one.name for one in schema if holds_images(one.type)]
     for name in (*_IMAGE_NAMES, *(structs if len(structs) == 1 else ())):
         if name in structs:
             return str(name)
@@ -212,7 +213,8 @@ def _image_column(schema: pa.Schema, path: Path) -> str:
     )
 
 
-def _holds_images(kind: pa.DataType) -> bool:
+def holds_images(kind: pa.DataType) -> bool:
+    """Whether a column of that type has encoded images, as the Hugging Face hub keeps them: a struct with their bytes."""
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return False
     inner = kind.field("bytes").type
@@ -220,10 +222,10 @@ def _holds_images(kind: pa.DataType) -> bool:
 
 
 def _label_column(schema: pa.Schema, path: Path) -> str:
-    name = next((one for one in _LABEL_NAMES if one in schema.names), None)
+    name = next((one for one in LABEL_NAMES if one in schema.names), None)
     if name is None:
         raise UserError(
-            f"{path} has no label column: one of {', '.join(schema.names)} must be named {' or '.join(_LABEL_NAMES)}"
+            f"{path} has no label column: one of {', '.join(schema.names)} must be named {' or '.join(LABEL_NAMES)}"
         )
     if not pa.types.is_integer(schema.field(name).type):
         raise UserError(f"{path}: column '{name}' is {schema.field(name).type}, but labels must be integers counted from 0")

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from dqas_plugin.data import BoolArray, ImageDataset
 from dqas_plugin.datasets.decode import BATCH, Encoded, Pixels
+from dqas_plugin.datasets.encode import picture
 from dqas_plugin.datasets.files import file_digest
 from dqas_plugin.errors import UserError
 from dqas_plugin.models import Shape
@@ -336,14 +337,9 @@ def _check_channels(shape: Shape) -> None:
         raise UserError(f"images of {shape[0]} channels cannot be written: only grey (1) and RGB (3)")
 
 
-def _picture(pixels: Pixels) -> Image.Image:
-    """Of uint8 ``[C, H, W]``."""
-    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, 2)))
-
-
 def _png(pixels: Pixels) -> bytes:
     buffer = BytesIO()
-    _picture(pixels).save(buffer, "PNG")
+    picture(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 

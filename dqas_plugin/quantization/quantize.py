@@ -28,13 +28,14 @@ from dqas_plugin.quantization.patch_files import Written, write_images, write_pa
 from dqas_plugin.quantization.patches import PatchedImages, describe_ratio
 from dqas_plugin.quantization.rebuilding import PatchSettings, Rebuilt, rebuilt_dataset
 from dqas_plugin.recipes import Recipe
+from dqas_plugin.refining import ADAPTIVE
 from dqas_plugin.request import SelectionRequest
 from dqas_plugin.selection import Selection
 from dqas_plugin.trained_signals import trained_network
 
 PIPELINES = ("dqas", "dq")
 BINS_ON = ("reconstructed", "original")
-ALLOCATOR, REFINER = "adaptive", "error-reduction"
+ALLOCATOR, REFINER = "adaptive", ADAPTIVE
 """Of DQAS."""
 
 

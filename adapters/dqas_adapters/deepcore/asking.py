@@ -16,7 +16,7 @@ import torch
 
 from dqas_adapters.deepcore.calling import EachClass
 from dqas_adapters.deepcore.mending import own_random_numbers
-from dqas_adapters.deepcore.selectors import CLASS_BY_CLASS
+from dqas_adapters.deepcore.selectors import CLASS_BY_CLASS, FEW
 from dqas_plugin.contracts import Selector, Weighted, selector
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import PluginError, UserError
@@ -26,7 +26,6 @@ from dqas_plugin.signals import View
 STEP = 1.5
 """Ratio of the class counts that it is asked for while an allocator tries counts out."""
 
-_FEW = 2  # samples of a class that does not matter: it chooses in all of them
 _NOBODY = -1  # label of a sample that is not shown
 
 
@@ -172,7 +171,7 @@ class Asked:
         labels = self.labels.copy()
         if classes is not None:
             for label in np.setdiff1d(np.arange(len(self.sizes)), classes):
-                labels[np.flatnonzero(self.labels == label)[_FEW:]] = _NOBODY
+                labels[np.flatnonzero(self.labels == label)[FEW:]] = _NOBODY
         return labels
 
     def _checked(self, answer: Any) -> dict[str, Any]:

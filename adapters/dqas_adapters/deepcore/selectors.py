@@ -62,7 +62,8 @@ NAMED = {
 CLASS_BY_CLASS = {"ContextualDiversity", "Craig", "Glister", "GradMatch", "Herding", "Submodular", "kCenterGreedy"}
 """Classes that choose in every class without a look at the others."""
 
-_FEW = 2  # samples of each of those, where only some classes matter: it selects in all of them
+FEW = 2
+"""Samples that they are shown of a class that does not matter: they select in all of them."""
 
 _IMAGENET = ("kCenterGreedy", "Cal")
 """Classes that by default look at images with an ImageNet ResNet-18, at 224 pixels."""
@@ -203,7 +204,7 @@ def _shown(labels: IntArray, classes: tuple[int, ...]) -> IntArray:
     order = np.argsort(labels, kind="stable")
     sizes = np.bincount(labels)
     place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # of the sample in its class
-    return np.sort(order[np.isin(labels[order], classes) | (place < _FEW)])
+    return np.sort(order[np.isin(labels[order], classes) | (place < FEW)])
 
 
 def _signature(method: Method, preset: Mapping[str, Any]) -> inspect.Signature:

@@ -6,7 +6,6 @@ order; labels that DD-Ranking is not given it makes up from the place of an imag
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +16,11 @@ from torch import Tensor
 from dqas_adapters.distilled.normalisation import CONDENSATION, TRAJECTORIES, Normalisation, NormalisationName
 from dqas_adapters.distilled.pixels import CHUNK
 from dqas_adapters.distilled.whitening import Whitening, whitening_of
+from dqas_adapters.record import origin, write_record
 from dqas_plugin.data import DatasetSplits, ImageDataset
 from dqas_plugin.errors import UserError
 from dqas_plugin.lookup import load_dataset
 from dqas_plugin.selection import Selection
-
-RECORD = "dqas.json"
-"""What the tensors hold: dataset, class names, counts, normalisation, kind of labels."""
 
 _FORMAT = "option of the format 'dc'"
 _LEAST = 1e-12  # probability below which logits are not written: -27.6 rather than minus infinity
@@ -72,16 +69,13 @@ def write(
     torch.save(images, out / f"images{end}.pt")
     torch.save(data.labels if soft is None else _logits(soft), out / f"labels{end}.pt")
     record: dict[str, Any] = {
-        "dataset": data.name,
-        "fingerprint": splits.train.fingerprint,
+        **origin(splits.train),
         "classes": data.classes,
         "counts": data.class_sizes.tolist(),
         "values": told,
         "labels": "classes [N]" if soft is None else "logits of soft labels [N, C]",
     }
-    (out / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    if selection is not None:
-        selection.save(out / "selection.npz")
+    write_record(out, record, selection)
 
 
 def _table(style: str) -> dict[str, Normalisation]:

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -47,9 +48,26 @@ class DistilledSet:
 
     @property
     def per_class(self) -> str:
-        """Images of a class: ``10``, or ``8 to 12``."""
-        counts = np.bincount(self.labels)
-        return f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+        """Images of a class."""
+        return per_class(self.labels)
+
+
+def per_class(labels: npt.ArrayLike) -> str:
+    """Images of a class, for people: ``10``, or ``8 to 12``."""
+    counts = np.bincount(labels)
+    return f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+
+
+def told_sizes(sizes: Sequence[str], num_classes: int) -> str:
+    """What there is, for people.
+
+    Args:
+        sizes: images of a class in every set, see :func:`per_class`.
+        num_classes: C.
+    """
+    if len(sizes) == 1:
+        return f"{sizes[0]} images of each of {num_classes} classes"
+    return f"{len(sizes)} sets of {', '.join(sizes)} images a class, each of which begins where the label decreases"
 
 
 def paths_in(text: str | Path, files_of: Callable[[Path], list[Path]]) -> list[Path]:
@@ -151,9 +169,6 @@ def _check_pair(one: DistilledSet, other: DistilledSet) -> None:
 
 def _notes(ordered: Sequence[DistilledSet]) -> tuple[str, ...]:
     """What was assumed, and of which set where they are several."""
-    if len(ordered) == 1:
-        (only,) = ordered
-        return (f"{only.per_class} images of each of {only.num_classes} classes", *only.notes)
-    sizes = ", ".join(one.per_class for one in ordered)
-    own = tuple(f"{one.name}: {note}" for one in ordered for note in one.notes)
-    return (f"{len(ordered)} sets of {sizes} images a class, each of which begins where the label decreases", *own)
+    held = told_sizes([one.per_class for one in ordered], ordered[0].num_classes)
+    named = len(ordered) > 1
+    return (held, *(f"{one.name}: {note}" if named else note for one in ordered for note in one.notes))

@@ -12,6 +12,7 @@ from dqas_adapters.dq.layout import image_name
 from dqas_plugin.data import DatasetSplits, ImageDataset, IntArray
 from dqas_plugin.datasets.cache import cached_splits
 from dqas_plugin.datasets.decode import EncodedImages
+from dqas_plugin.datasets.encode import check_pictures, picture
 from dqas_plugin.datasets.files import ImageFile, dataset_name, existing_folder, image_files, listing_key, subfolders
 from dqas_plugin.datasets.folder import file_batches
 from dqas_plugin.datasets.splits import check_size
@@ -81,20 +82,14 @@ def write_images(folder: Path, data: ImageDataset, indices: IntArray) -> None:
     Raises:
         UserError: for images that are neither grey nor RGB, or have soft labels, which folders cannot hold.
     """
-    from PIL import Image
-
-    channels = data.image_shape[0]
-    if channels not in (1, 3):
-        raise UserError(f"{data.name} has images of {channels} channels: only grey and RGB images can be written as PNG")
+    check_pictures(data)
     if data.targets is not None:
         raise UserError(f"{data.name} has soft labels, which folders of images cannot hold: leave images=true out")
     labels = data.labels.numpy()[indices]
     for label in range(data.num_classes):  # a class without images too: ImageFolder would number the others anew in silence
         (folder / str(label)).mkdir(parents=True, exist_ok=True)
     for index, label in zip(indices.tolist(), labels.tolist(), strict=True):
-        pixels = data.images[index].numpy()
-        image = Image.fromarray(pixels[0] if channels == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, 2)))
-        image.save(folder / str(label) / image_name(index))
+        picture(data.images[index].numpy()).save(folder / str(label) / image_name(index))
 
 
 def _label_folders(root: Path) -> list[Path]:

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from dqas_adapters.dq.layout import IMAGE_FOLDER
+from dqas_adapters.record import RECORD, origin
 from dqas_plugin.data import ImageDataset, IntArray
 from dqas_plugin.datasets.files import file_digest
 from dqas_plugin.errors import UserError
 
-SIDECAR = "dqas.json"
 _MOST = 1 << 22  # bytes of a sidecar
 _CHANCE = 0.25  # of what chance brings about: rounding gives less than half of it where there are enough of a class
 
@@ -29,8 +29,8 @@ _CHANCE = 0.25  # of what chance brings about: rounding gives less than half of 
 def describe(out: Path, data: ImageDataset, files: Iterable[Path]) -> None:
     """Write ``dqas.json`` into ``out``: which images the numbers in ``files``, all below ``out``, belong to."""
     listed = {one.relative_to(out).as_posix(): file_digest(one) for one in files}
-    meta = {"dataset": data.name, "fingerprint": data.fingerprint, "files": listed}
-    (out / SIDECAR).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+    meta = origin(data) | {"files": listed}
+    (out / RECORD).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
 
 def check_written_for(path: Path, data: ImageDataset) -> bool:
@@ -40,7 +40,7 @@ def check_written_for(path: Path, data: ImageDataset) -> bool:
         UserError: if it wrote it for others, or as positions in an image folder.
     """
     for folder in path.absolute().parents[:2]:
-        meta = _sidecar(folder / SIDECAR)
+        meta = _sidecar(folder / RECORD)
         name = path.absolute().relative_to(folder).as_posix()
         if name not in meta.get("files", {}) or meta["files"][name] != file_digest(path):
             continue

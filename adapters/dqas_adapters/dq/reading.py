@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dqas_adapters.dq.layout import bin_files, named_fraction
 from dqas_adapters.dq.origin import check_spread, check_written_for
 from dqas_adapters.foreign import check_indices, read_npy, whole_numbers
+from dqas_adapters.record import origin
 from dqas_plugin.data import ImageDataset, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.quantization.bins import draw_in_turn
@@ -47,7 +47,7 @@ def load_bins(path: str | Path, data: ImageDataset, *, seed: int = 0, check_orde
         for label, parts_of_class in enumerate(zip(*parts, strict=True))
     )
     sizes = [len(one) for one in bins]
-    provenance = {"path": str(folder), "seed": seed, "bins": sizes, **_belongs(data)}
+    provenance = {"path": str(folder), "seed": seed, "bins": sizes, **origin(data)}
     return Ranking(order, "dq-bins", provenance=provenance)
 
 
@@ -101,7 +101,7 @@ def load_selection(path: str | Path, data: ImageDataset, *, check_order: bool = 
         "path": str(file),
         "budget": len(indices),
         "ratio": len(indices) / len(data),
-        **_belongs(data),
+        **origin(data),
     }
     if named := named_fraction(file):
         provenance["named"] = {"dataset": named[0], "fraction": named[1]}
@@ -113,10 +113,6 @@ def _by_class(indices: IntArray, data: ImageDataset) -> list[IntArray]:
     labels = data.labels.numpy()[indices]
     ends = np.bincount(labels, minlength=data.num_classes).cumsum()
     return np.split(indices[np.argsort(labels, kind="stable")], ends[:-1])
-
-
-def _belongs(data: ImageDataset) -> dict[str, Any]:
-    return {"dataset": data.name, "fingerprint": data.fingerprint}
 
 
 def _indices(path: Path, data: ImageDataset, what: str, field: str) -> IntArray:

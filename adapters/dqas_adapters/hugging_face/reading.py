@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dqas_adapters.hugging_face.saved import DICT, INFO, STATE, TARGETS, Saved, read_json
-from dqas_adapters.hugging_face.writing import RECORD
+from dqas_adapters.record import RECORD
 from dqas_plugin.data import BoolArray, DatasetSplits, IntArray, TrainOnly
 from dqas_plugin.datasets.cache import cached_splits
 from dqas_plugin.datasets.decode import Encoded, EncodedImages

@@ -21,6 +21,7 @@ import pyarrow as pa
 from dqas_adapters.foreign import inside
 from dqas_plugin.data import IntArray
 from dqas_plugin.datasets.decode import BATCH, Encoded
+from dqas_plugin.datasets.parquet import LABEL_NAMES, holds_images
 from dqas_plugin.errors import UserError
 
 DICT, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
@@ -28,7 +29,6 @@ DICT, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 TARGETS = "targets"
 """The column of soft labels: a list of C probabilities in every row."""
 
-_LABEL_NAMES = ("label", "labels", "fine_label")
 _MAX_JSON = 2**26  # bytes: a million class names take a third of it
 
 
@@ -191,7 +191,7 @@ def _kind(features: Mapping[str, Any], column: str) -> str:
 
 
 def _image_column(folder: Path, schema: pa.Schema, features: Mapping[str, Any], wanted: str | None) -> str:
-    structs = [one.name for one in schema if _holds_images(one.type) and _kind(features, one.name) in ("Image", "")]
+    structs = [one.name for one in schema if holds_images(one.type) and _kind(features, one.name) in ("Image", "")]
     if wanted is None and len(structs) == 1:
         return str(structs[0])
     if wanted in structs:
@@ -206,13 +206,6 @@ def _image_column(folder: Path, schema: pa.Schema, features: Mapping[str, Any], 
     )
 
 
-def _holds_images(kind: pa.DataType) -> bool:
-    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-        return False
-    inner = kind.field("bytes").type
-    return bool(pa.types.is_binary(inner) or pa.types.is_large_binary(inner))
-
-
 def _label_column(folder: Path, schema: pa.Schema, features: Mapping[str, Any], wanted: str | None) -> str:
     integers = [one.name for one in schema if pa.types.is_integer(one.type)]
     listed = ", ".join(schema.names) or "none"
@@ -223,7 +216,7 @@ def _label_column(folder: Path, schema: pa.Schema, features: Mapping[str, Any], 
     if wanted is not None:
         return wanted
     for choice in ([one for one in integers if _kind(features, one) == "ClassLabel"], integers):
-        usual = [one for one in _LABEL_NAMES if one in choice]
+        usual = [one for one in LABEL_NAMES if one in choice]
         if usual or len(choice) == 1:
             return str([*usual, *choice][0])
         if choice:

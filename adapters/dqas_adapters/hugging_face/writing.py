@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional
 
 from dqas_adapters.hugging_face.saved import TARGETS
+from dqas_adapters.record import origin, write_record
 from dqas_plugin.data import DatasetSplits, ImageDataset, IntArray, TrainOnly
+from dqas_plugin.datasets.encode import check_pictures, picture
 from dqas_plugin.errors import UserError
 from dqas_plugin.selection import Selection, WeightArray
-
-RECORD = "dqas.json"
-"""What no column says: whether images may be mirrored, and the dataset that they come from."""
 
 
 def write(splits: DatasetSplits, selection: Selection | None, out: Path) -> None:
@@ -40,9 +37,7 @@ def write(splits: DatasetSplits, selection: Selection | None, out: Path) -> None
         UserError: the package is not installed, the images have other channels, or nothing can be written there.
     """
     datasets = _package()
-    channels = splits.train.image_shape[0]
-    if channels not in (1, 3):
-        raise UserError(f"{splits.train.name} has images of {channels} channels: only grey (1) and RGB (3) become PNG")
+    check_pictures(splits.train)
     indices = np.arange(len(splits.train)) if selection is None else selection.indices
     rows = {"train": _Rows(splits.train, indices, None if selection is None else selection.weights, splits.train.targets)}
     if not isinstance(splits, TrainOnly):
@@ -57,10 +52,8 @@ def write(splits: DatasetSplits, selection: Selection | None, out: Path) -> None
             raise UserError(f"cannot write the dataset ({' '.join(str(cause).split())}): choose another folder") from error
     del whole  # it maps the files
     shutil.rmtree(building)
-    record = {"dataset": splits.train.name, "fingerprint": splits.train.fingerprint, "mirror": splits.train.mirror}
-    (out / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    if selection is not None:
-        selection.save(out / "selection.npz")
+    record = origin(splits.train) | {"mirror": splits.train.mirror}  # what no column says
+    write_record(out, record, selection)
 
 
 def _package() -> Any:
@@ -83,9 +76,7 @@ class _Rows:
     def __call__(self) -> Iterator[dict[str, Any]]:
         labels = self.data.labels.numpy()
         for place, index in enumerate(self.indices.tolist()):
-            pixels = self.data.images[index].numpy()
-            picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, 2)))
-            row = {"image": picture, "label": int(labels[index]), "index": index}
+            row = {"image": picture(self.data.images[index].numpy()), "label": int(labels[index]), "index": index}
             if self.weights is not None:
                 row["weight"] = float(self.weights[place])
             if self.targets is not None:

@@ -1,0 +1,22 @@
+"""Adapters for tests: an installation brings them, a checkout does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dqas_plugin.plugins import plugins
+
+
+def registered(plugin: object, name: str) -> Iterator[None]:
+    """For a fixture: the plugin, registered here where the package is not installed.
+
+    Args:
+        plugin: the module.
+        name: of its entry point.
+    """
+    if any(one.name == name for one in plugins().overview()):
+        yield
+        return
+    plugins().register(plugin, name)
+    yield
+    plugins().unregister(plugin)
