@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dqas_plugin.contracts import Selector, Weighted
 from dqas_plugin.errors import UserError
 from dqas_plugin.gradients import LastLayerGradients, residuals_of
-from dqas_plugin.methods import coverage, distance_cover
+from dqas_plugin.methods import coverage, distance_cover, greedy_coverage
 from dqas_plugin.methods.coverage import angles, craig, dense_bytes, distances, facility_location, sparse_bytes
 from dqas_plugin.methods.greedy_coverage import cover, cover_by_neighbours, cover_on_device
 from dqas_plugin.methods.ordering import batch_scale
@@ -27,11 +27,12 @@ Array = npt.NDArray[Any]
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(scope="module", params=[1, 10**6], ids=["float32", "float64"])
+@pytest.fixture(scope="module", params=[1, 10**6], ids=["compiled", "numpy"])
 def route(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Craig narrows down in float32 where there are many samples: here from the first one on, or never."""
+    """Many samples are worth compiled loops, and float32 first for craig: here from the first one on, or never."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coverage, "_MANY", request.param)
+        for module in (coverage, greedy_coverage):
+            patch.setattr(module, "MANY", request.param)
         yield
 
 
@@ -100,6 +101,7 @@ def shares(similarity: Array, picks: list[int]) -> list[int]:
     return [closest.count(one) for one in picks]
 
 
+@both_ways
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 40), data=st.data())
 @settings(deadline=None, max_examples=60)
 def test_facility_location_follows_its_definition(seed: int, count: int, data: st.DataObject) -> None:

@@ -219,7 +219,7 @@ def test_what_float32_cannot_tell_apart_is_left_to_float64(monkeypatch: pytest.M
     monkeypatch.setattr(distance_cover, "cover_distances", lambda *given: answers.append(cover_distances(*given)))
     found = craig(view, 400, RNG, batch=1)  # the first answer is lost above, whatever it was
     assert answers == [None]
-    monkeypatch.setattr(coverage, "_MANY", 10**6)
+    monkeypatch.setattr(coverage, "MANY", 10**6)
     expected = craig(view, 400, RNG, batch=1)
     assert found.positions.tolist() == expected.positions.tolist()
     assert found.weights.tolist() == expected.weights.tolist()
@@ -241,7 +241,7 @@ def test_craig_goes_this_way_where_there_are_many_samples(monkeypatch: pytest.Mo
     craig(view_of(features[:100], logits[:100]), 20, RNG)
     craig(view_of(features, logits, dense_bytes(600) - 1), 20, RNG, neighbours=5)
     assert given == [600, 600]
-    monkeypatch.setattr(coverage, "_MANY", 10**6)
+    monkeypatch.setattr(coverage, "MANY", 10**6)
     for compat, answer in zip(("deepcore", "paper"), answers, strict=True):
         expected = craig(view_of(features, logits), 200, RNG, compat=compat)
         assert answer.positions.tolist() == expected.positions.tolist()

@@ -22,7 +22,7 @@ from dqas_plugin.errors import UserError
 from dqas_plugin.gradients import LastLayerGradients, in_chunks, squared_lengths
 from dqas_plugin.methods import ordering
 from dqas_plugin.methods.copies import first_copies
-from dqas_plugin.methods.greedy_coverage import cover, cover_by_neighbours, cover_on_device
+from dqas_plugin.methods.greedy_coverage import MANY, cover, cover_by_neighbours, cover_on_device
 from dqas_plugin.methods.neighbours import BLOCK, at_least_one, block_rows
 from dqas_plugin.methods.ordering import Compat
 from dqas_plugin.signals import View
@@ -31,7 +31,6 @@ NEIGHBOURS = 100
 
 _SAME = 1e-14  # squared distances below this share of the squared lengths are rounding
 _FLOOR = 1e-6  # DeepCore's least distance
-_MANY = 512  # samples from which on float32 is worth compiling for; below, float64 takes milliseconds
 _ENTRY = 40  # bytes a kept similarity takes at the peak: its value, its position, and the sorted places of all positions
 
 
@@ -141,7 +140,7 @@ def _near(view: View, gradients: LastLayerGradients, floor: float, budget: int, 
     """Picks near all gradients, and how many each is the nearest to."""
     at_least_one("neighbours", neighbours)
     count = len(gradients)
-    if count >= _MANY and gradients.features.device.type == "cpu" and dense_bytes(count) <= view.max_memory:
+    if count >= MANY and gradients.features.device.type == "cpu" and dense_bytes(count) <= view.max_memory:
         from dqas_plugin.methods.distance_cover import cover_distances  # compiles
 
         covered = cover_distances(gradients, floor, budget)

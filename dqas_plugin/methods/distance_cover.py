@@ -21,7 +21,7 @@ import numpy as np
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.gradients import LastLayerGradients
 from dqas_plugin.methods.copies import first_copies
-from dqas_plugin.methods.distance_kernels import (
+from dqas_plugin.methods.cover_kernels import (
     Samples,
     SingleArray,
     Spread,

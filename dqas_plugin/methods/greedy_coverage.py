@@ -7,7 +7,7 @@ few rows a pick (measured: a sample finds a nearer pick six times in 2,500), and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ from dqas_plugin.methods.neighbours import block_rows, row_blocks
 TIE = 1e-14
 """Gains closer than this share of what n samples can give at most are equal: rounding of float64."""
 
-_PARTS = 4  # of a block: what is read three times in a row shall stay in the processor's cache
+MANY = 512
+"""Samples from which on machine code is worth compiling for; below, NumPy takes milliseconds."""
 
 
 def cover(similarity: FloatArray, budget: int) -> IntArray:
@@ -38,18 +39,29 @@ def cover(similarity: FloatArray, budget: int) -> IntArray:
     for rows in row_blocks(np.arange(count), count):
         gain += similarity[rows[0] : rows[-1] + 1].sum(axis=0)
     current = np.zeros(count)
+    lower = _compiled() if count >= MANY else _lower
     picker = _Picker(gain, float(similarity.max(initial=0.0)), budget)
     for pick in picker:
         row = similarity[pick]
         nearer = np.flatnonzero(row > current)
-        for rows in row_blocks(nearer, count, _PARTS):
-            low = current[rows, None]
-            risen = similarity[rows]
-            # max(0, s - old) - max(0, s - new) = clip(s, old, new) - old
-            np.clip(risen, low, row[rows, None], out=risen)
-            gain -= risen.sum(axis=0) - low.sum()
+        lower(gain, similarity, nearer, current[nearer], row[nearer])
         current[nearer] = row[nearer]
     return picker.order()
+
+
+def _lower(gain: FloatArray, similarity: FloatArray, rows: IntArray, old: FloatArray, new: FloatArray) -> None:
+    """Take from all gains what samples at some rows no longer give, which were ``old`` and are ``new`` similar to a pick."""
+    # max(0, s - old) - max(0, s - new) = clip(s, old, new) - old
+    gain -= np.clip(similarity[rows], old[:, None], new[:, None]).sum(axis=0) - old.sum()
+
+
+def _compiled() -> Callable[[FloatArray, FloatArray, IntArray, FloatArray, FloatArray], None]:
+    from dqas_plugin.methods import cover_kernels  # compiles
+
+    def lower(gain: FloatArray, similarity: FloatArray, rows: IntArray, old: FloatArray, new: FloatArray) -> None:
+        cover_kernels.lower(gain, similarity, np.broadcast_to(-1.0, len(gain)), rows, old, new)
+
+    return lower
 
 
 def cover_by_neighbours(positions: npt.NDArray[np.int32], similarity: FloatArray, budget: int) -> IntArray:

@@ -53,9 +53,9 @@ def block_rows(count: int) -> int:
     return max(1, BLOCK // (8 * max(1, count)))
 
 
-def row_blocks(rows: IntArray, width: int, parts: int = 1) -> Iterator[IntArray]:
-    """The rows in parts that make one block, or a share of one, with ``width`` numbers each."""
-    step = max(1, block_rows(width) // parts)
+def row_blocks(rows: IntArray, width: int) -> Iterator[IntArray]:
+    """The rows in parts that make one block, with ``width`` numbers each."""
+    step = block_rows(width)
     for start in range(0, len(rows), step):
         yield rows[start : start + step]
 

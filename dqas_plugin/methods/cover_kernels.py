@@ -1,4 +1,4 @@
-"""The loops of :mod:`dqas_plugin.methods.distance_cover`, as machine code."""
+"""The loops of :mod:`dqas_plugin.methods.distance_cover` and :mod:`dqas_plugin.methods.greedy_coverage`, as machine code."""
 
 from __future__ import annotations
 
@@ -207,22 +207,26 @@ def mirror(matrix: Any, start: int, end: int) -> None:
 
 
 @compiled(fastmath=ANY_ORDER)
-def _lower(gain: Any, matrix: Any, counts: Any, rows: Any, old: Any, new: Any) -> None:
-    """Take from all gains what samples at some rows no longer give, as they were ``old`` and are ``new`` from a pick."""
+def lower(gain: Any, matrix: Any, counts: Any, rows: Any, old: Any, new: Any) -> None:
+    """Take from all gains what samples at some rows no longer give, as they were ``old`` and are ``new`` from a pick.
+
+    ``counts`` of those samples are negative where the matrix holds similarities, which rise, instead of distances.
+    """
+    # max(0, old - d) - max(0, new - d) is old - d between the two; float32 has no digits for that difference
     whole = len(rows) - len(rows) % 2
     for place in range(0, whole, 2):  # two at a time, as gains are read and written for each
         one, two = matrix[rows[place]], matrix[rows[place + 1]]
-        count, count_two = counts[rows[place]], counts[rows[place + 1]]
-        far, near, far_two, near_two = old[place], new[place], old[place + 1], new[place + 1]
-        before = count * far + count_two * far_two
+        count, before, now = counts[rows[place]], old[place], new[place]
+        count_two, before_two, now_two = counts[rows[place + 1]], old[place + 1], new[place + 1]
+        low, high, low_two, high_two = min(before, now), max(before, now), min(before_two, now_two), max(before_two, now_two)
         for x in range(len(gain)):
-            # max(0, old - d) - max(0, new - d) is old - d between the two; float32 has no digits for that difference
-            now = count * np.float64(min(far, max(near, one[x]))) + count_two * np.float64(min(far_two, max(near_two, two[x])))
-            gain[x] -= before - now
+            fallen = count * (np.float64(before) - np.float64(min(high, max(low, one[x]))))
+            gain[x] -= fallen + count_two * (np.float64(before_two) - np.float64(min(high_two, max(low_two, two[x]))))
     for place in range(whole, len(rows)):
-        one, count, far, near = matrix[rows[place]], counts[rows[place]], old[place], new[place]
+        one, count, before, now = matrix[rows[place]], counts[rows[place]], old[place], new[place]
+        low, high = min(before, now), max(before, now)
         for x in range(len(gain)):
-            gain[x] -= count * (np.float64(far) - np.float64(min(far, max(near, one[x]))))
+            gain[x] -= count * (np.float64(before) - np.float64(min(high, max(low, one[x]))))
 
 
 @compiled(fastmath=ANY_ORDER)
@@ -393,6 +397,6 @@ def cover(matrix: Any, samples: Any, state: Any, picks: Any, tie: float, most: f
         picks[turn] = pick
         found, spent = approach(matrix, samples, state, pick, turn == 0)
         work += work_of(samples, spent)
-        _lower(state.gain, matrix, samples.counts, state.rows[:found], state.old[:found], state.new[:found])
+        lower(state.gain, matrix, samples.counts, state.rows[:found], state.old[:found], state.new[:found])
         state.gain[pick] = -np.inf
     return len(picks)
