@@ -118,6 +118,21 @@ def own_options(entry: Entry, kind: str, options: Mapping[str, Any], without: It
     return own
 
 
+def told_of_quantization(method: str, quantization: Mapping[str, Any]) -> list[str]:
+    """What a method that quantizes does otherwise than usual, in words."""
+    from dqas_plugin.lookup import resolve_method
+    from dqas_plugin.quantization.rebuilding import PatchSettings
+
+    found, _ = resolve_method(method)
+    usual = found.quantizes if isinstance(found, Selector) else None
+    told = [] if quantization["bins_on"] == usual else [f"bins on {quantization['bins_on']}"]
+    if quantization["patches"] is None:
+        return ["whole images", *told]
+    given, plain = quantization["patches"], asdict(PatchSettings())
+    changed = {name: value for name, value in given.items() if value != plain[name] and name != "size"}
+    return told + [f"{name.replace('_', ' ')} {value}" for name, value in changed.items()]
+
+
 def quantizations(
     dataset: DatasetReference, methods: Sequence[str], patches: Mapping[str, Any], bins_on: str | None
 ) -> dict[str, dict[str, Any]]:

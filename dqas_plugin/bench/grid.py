@@ -41,6 +41,7 @@ class DatasetReference:
         root: where its files are, or None for the default.
         options: further options of the loader.
         shape: channels, height and width of its images; None: not known.
+        class_names: one for each class; empty: not known.
         fingerprint: of both splits.
         images: images of the training split.
         classes: number of classes.
@@ -55,6 +56,7 @@ class DatasetReference:
     root: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     shape: Shape | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def known_shape(self) -> Shape:
@@ -82,6 +84,7 @@ class DatasetReference:
             root=None if root is None else str(root),
             options=dict(options or {}),
             shape=train.image_shape,
+            class_names=train.classes,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -191,8 +194,9 @@ class Cell:
     def from_configuration(cls, content: Mapping[str, Any]) -> Cell:
         """The cell of a stored configuration."""
         dataset = dict(content["dataset"])
-        if dataset.get("shape") is not None:
-            dataset["shape"] = tuple(dataset["shape"])
+        for name in ("shape", "class_names"):
+            if dataset.get(name) is not None:
+                dataset[name] = tuple(dataset[name])
         return cls(**{**content, "dataset": DatasetReference(**dataset), "recipe": Recipe(**content["recipe"])})
 
     @property
@@ -245,6 +249,16 @@ class Cell:
         allocator = "" if self.allocator == "uniform" else _with(self.allocator, goal, self.allocator_options)
         refiner = "" if self.refiner is None else _with(self.refiner, [], self.refiner_options)
         return " + ".join(part for part in (allocator, refiner) if part)
+
+    @property
+    def detail(self) -> str:
+        """What is set otherwise than usual about the method itself: ``whole images``, ``features timm:…``; most often empty."""
+        told = [f"{name}={value}" for name, value in sorted(self.method_options.items())]
+        if self.features != "proxy":
+            told.append(f"features {self.features.partition('@')[0]}")
+        return ", ".join(
+            told + ([] if self.quantization is None else checks.told_of_quantization(self.method, self.quantization))
+        )
 
     def __str__(self) -> str:
         name = "+".join([self.method, *self.variant.split(" + ")]) if self.variant else self.method

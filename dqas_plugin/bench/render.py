@@ -154,7 +154,7 @@ def _wrapped(texts: Iterable[str], width: int) -> str:
 
 
 def _indented(row: Row) -> str:
-    return f"  + {row.variant}" if row.variant else row.method
+    return f"  + {row.variant}" if row.variant else row.base
 
 
 def _blocks(section: Section, heads: list[str], names: list[str], body: list[list[str]], width: int) -> str:

@@ -41,6 +41,17 @@ class Store:
             raise UserError(f"cannot write results to {self.folder} ({error.strerror}): choose another folder") from error
         self._database = self._open()
 
+    @classmethod
+    def existing(cls, folder: Path | str) -> Store:
+        """The store of a folder that has one.
+
+        Raises:
+            UserError: if it has none, or the file is not one of ours.
+        """
+        if not cls.exists(folder):
+            raise UserError(f"{folder} has no results: run dqas bench with --results {folder} first, or name another folder")
+        return cls(folder)
+
     @staticmethod
     def exists(folder: Path | str) -> bool:
         """Whether there are results in the folder."""

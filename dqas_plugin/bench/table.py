@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dqas_plugin.bench.grid import Cell, hashed
 from dqas_plugin.bench.statistics import Difference, Summary, paired_difference, summarise, verdict
+from dqas_plugin.recipes import Recipe
 
 Result = dict[str, Any]
 
@@ -40,6 +41,11 @@ class Row:
         fewest: images of the smallest class, in any seed.
         most: images of the largest class, in any seed.
         seconds: mean of each step.
+        detail: what is set otherwise than usual about the method itself; most often empty.
+        scores: the measure that differences compare, by seed.
+        classes: accuracy of every class; None for one without test images.
+        counts: images of every class.
+        cell: the first of its cells; its seed means nothing.
     """
 
     label: str
@@ -59,16 +65,31 @@ class Row:
     fewest: int | None = None
     most: int | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    detail: str = ""
+    scores: Mapping[int, float] = field(default_factory=dict)
+    classes: tuple[Summary | None, ...] = ()
+    counts: tuple[Summary, ...] = ()
+    cell: Cell | None = None
+
+    @property
+    def base(self) -> str:
+        """The method, with what is set otherwise than usual: ``dq (whole images)``."""
+        return f"{self.method} ({self.detail})" if self.detail else self.method
 
     @property
     def name(self) -> str:
         """Method and variant."""
-        return f"{self.method} + {self.variant}" if self.variant else self.method
+        return f"{self.base} + {self.variant}" if self.variant else self.base
 
 
 @dataclass(frozen=True)
 class Section:
-    """The rows that share dataset, model, recipe and kind of device."""
+    """The rows that share dataset, model, recipe and kind of device.
+
+    Attributes:
+        class_names: of every class; empty if they are not known.
+        settings: the recipe, of which ``recipe`` is the name.
+    """
 
     dataset: str
     images: int
@@ -79,6 +100,8 @@ class Section:
     device: str
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
+    class_names: tuple[str, ...] = ()
+    settings: Recipe | None = None
 
 
 _Finished = dict[int, Result]  # by seed
@@ -108,14 +131,16 @@ def _section(cells: Sequence[Cell], results: Mapping[str, Result]) -> Section:
         device=first.device,
         seeds=tuple(sorted({cell.seed for cell in cells})),
         rows=tuple(_row(group, finished) for group in groups.values()),
+        class_names=next((one.dataset.class_names for one in cells if one.dataset.class_names), ()),
+        settings=first.recipe,
     )
 
 
 def _way(cell: Cell) -> str:
-    """Everything of a cell but its seed."""
+    """Everything of a cell but its seed, and how its dataset was named."""
     configuration = cell.configuration()
     del configuration["seed"], configuration["label"]
-    return hashed(configuration)
+    return hashed({**configuration, "dataset": cell.dataset.identity()})
 
 
 def _finished(cells: Sequence[Cell], results: Mapping[str, Result]) -> _Finished:
@@ -125,27 +150,39 @@ def _finished(cells: Sequence[Cell], results: Mapping[str, Result]) -> _Finished
 def _row(cells: Sequence[Cell], finished: Mapping[str, _Finished]) -> Row:
     cell = cells[0]
     ours = finished[_way(cell)]
-    row = Row(cell.label, cell.budget, cell.method, cell.variant, tuple(sorted(ours)), len({one.seed for one in cells}))
+    row = Row(
+        *(cell.label, cell.budget, cell.method, cell.variant, tuple(sorted(ours)), len({one.seed for one in cells})),
+        measure=cell.goal,
+        detail=cell.detail,
+        cell=cell,
+    )
     if not ours:
         return row
     uniform = finished.get(_way(_even(cell)), {}) if cell.variant else {}
     random = finished.get(_way(_even(cell, "random")), {}) if (cell.method, cell.variant) != ("random", "") else {}
     against = paired_difference(_accuracy(ours, cell.goal), _accuracy(uniform, cell.goal))
-    counts = [one for result in ours.values() for one in result["counts"]]
-    return Row(
-        *(row.label, row.budget, row.method, row.variant, row.seeds, row.planned),
+    counts = [result["counts"] for result in ours.values()]
+    return replace(
+        row,
         accuracy=summarise(_accuracy(ours, "mean").values()),
         worst=summarise(_accuracy(ours, "worst").values()),
         natural=summarise(_accuracy(ours, "natural").values()),
         best=summarise(result["best"]["mean"] for result in ours.values()),
-        measure=cell.goal,
         versus_uniform=against,
         versus_random=paired_difference(_accuracy(ours, cell.goal), _accuracy(random, cell.goal)),
         verdict="" if against is None else _verdict(cell, against, ours, uniform),
-        fewest=min(counts),
-        most=max(counts),
+        fewest=min(map(min, counts)),
+        most=max(map(max, counts)),
         seconds=_mean_seconds(ours),
+        scores=_accuracy(ours, cell.goal),
+        classes=_by_class([result["accuracy"]["classes"] for result in ours.values()]),
+        counts=tuple(one for one in _by_class(counts) if one is not None),
     )
+
+
+def _by_class(values: Sequence[Sequence[float | None]]) -> tuple[Summary | None, ...]:
+    """Over the seeds, for every class."""
+    return tuple(summarise(one for one in row if one is not None) for row in zip(*values, strict=True))
 
 
 def _even(cell: Cell, method: str | None = None) -> Cell:
