@@ -117,7 +117,8 @@ def tabulate(cells: Sequence[Cell], results: Mapping[str, Result]) -> list[Secti
 
 def _section(cells: Sequence[Cell], results: Mapping[str, Result]) -> Section:
     groups: dict[str, list[Cell]] = {}
-    for cell in sorted(cells, key=lambda one: one.budget):
+    methods = list(dict.fromkeys((cell.method, cell.detail) for cell in cells))
+    for cell in sorted(cells, key=lambda one: (one.budget, methods.index((one.method, one.detail)))):
         groups.setdefault(_way(cell), []).append(cell)
     finished = {way: _finished(group, results) for way, group in groups.items()}
     first = cells[0]
