@@ -162,6 +162,11 @@ class Plugins:
         self._manager.unregister(plugin)
         self.__dict__.pop("_registered", None)
 
+    def home(self, name: str) -> str:
+        """The module that a plugin is, or that its class comes from."""
+        plugin = self._manager.get_plugin(name)
+        return str(getattr(plugin, "__name__", type(plugin).__module__))
+
     @property
     def selectors(self) -> Registry[Selector]:
         """Selection methods."""

@@ -35,6 +35,7 @@ OTHER: dict[str, Any] = {
     "max_memory": 1000,
     "method_file": "89ab",
     "quantization": {"bins_on": "original", "patches": None},
+    "plugins": {"wrappers": "some 1.0 cdef"},
 }
 
 
@@ -56,6 +57,7 @@ def test_every_field_is_known_to_these_tests() -> None:
         {"features": "proxy@elsewhere"},  # the content of such a file counts, not where it is
         {"dataset": replace(DIGITS, root="/elsewhere", options={"root": 1})},
         {"dataset": replace(DIGITS, shape=(1, 8, 8))},
+        {"dataset": replace(DIGITS, class_names=("zero", "one"))},
     ],
 )
 def test_key_does_not_change_with(same: dict[str, Any]) -> None:

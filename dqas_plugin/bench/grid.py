@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dqas_plugin.bench import checks
 from dqas_plugin.bench.checks import DEFAULT_RATIOS
+from dqas_plugin.bench.foreign import WRAPPERS, foreign_plugins
 from dqas_plugin.data import DatasetSplits
 from dqas_plugin.datasets.files import file_digest
 from dqas_plugin.errors import UserError
@@ -119,6 +120,7 @@ class Cell:
         quantization: for methods that quantize: ``bins_on``, and the fields of
             :class:`dqas_plugin.quantization.rebuilding.PatchSettings` in ``patches`` (None: whole images). The budget is then
             what the kept patches take, in whole images. None for the other methods.
+        plugins: those of others that the result depends on, see :func:`dqas_plugin.bench.foreign.foreign_plugins`.
     """
 
     dataset: DatasetReference
@@ -141,6 +143,7 @@ class Cell:
     max_memory: int = MAX_MEMORY
     method_file: str | None = None
     quantization: Mapping[str, Any] | None = field(default=None, hash=False)
+    plugins: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @cached_property
     def key(self) -> str:
@@ -152,10 +155,9 @@ class Cell:
         del content["label"], content["recipe"]["name"]
         if self.refiner is None:
             del content["refine_share"]
-        if not self.refiner_options:
-            del content["refiner_options"]
-        if self.quantization is None:
-            del content["quantization"]
+        for name in ("refiner_options", "quantization", "plugins"):  # younger than results that are kept
+            if not content[name]:
+                del content[name]
         return hashed(content)
 
     def training_configuration(self, selection: str) -> dict[str, Any]:
@@ -164,8 +166,10 @@ class Cell:
         del recipe["name"], recipe["proxy_epochs"]
         # Which patches are dropped depends on the proxy.
         images = {} if self.quantization is None else {"patches": self.quantization["patches"], "proxy": self.proxy_key}
+        network = {"plugin": self.plugins["model"]} if "model" in self.plugins else {}
         return {
             **images,
+            **network,
             "format": RESULT_FORMAT,
             "dataset": self.dataset.identity(),
             "selection": selection,
@@ -256,9 +260,10 @@ class Cell:
         told = [f"{name}={value}" for name, value in sorted(self.method_options.items())]
         if self.features != "proxy":
             told.append(f"features {self.features.partition('@')[0]}")
-        return ", ".join(
-            told + ([] if self.quantization is None else checks.told_of_quantization(self.method, self.quantization))
-        )
+        if self.quantization is not None:
+            told += checks.told_of_quantization(self.method, self.quantization)
+        told += [f"with {one.partition(' ')[0]}" for one in self.plugins.get(WRAPPERS, "").split(", ") if one]
+        return ", ".join(told)
 
     def __str__(self) -> str:
         name = "+".join([self.method, *self.variant.split(" + ")]) if self.variant else self.method
@@ -353,7 +358,9 @@ def plan(
             if "@" in chosen.get("features", ""):
                 chosen["method_file"] = _file_digest(chosen["features"], "@")
             for variant in variants if listed else [{}]:
-                alike = [Cell(label=label, budget=budget, seed=seed, **chosen, **variant, **common) for seed in numbers]
+                foreign = foreign_plugins(method, variant.get("allocator", "uniform"), variant.get("refiner"), model)
+                same = {**chosen, **variant, **common, "plugins": foreign}
+                alike = [Cell(label=label, budget=budget, seed=seed, **same) for seed in numbers]
                 _ = alike[0].refinement  # whether there are enough images is known here
                 cells += alike
     return cells

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dqas_plugin.bench.foreign import WRAPPERS
 from dqas_plugin.bench.grid import Cell, hashed
 from dqas_plugin.bench.statistics import Difference, Summary, paired_difference, summarise, verdict
 from dqas_plugin.recipes import Recipe
@@ -189,6 +190,7 @@ def _by_class(values: Sequence[Sequence[float | None]]) -> tuple[Summary | None,
 def _even(cell: Cell, method: str | None = None) -> Cell:
     """The cell of even counts that this one is compared with; what is not used there is at its default, as in ``plan``."""
     other = method is not None and method != cell.method
+    roles = ("model", WRAPPERS) if other else ("model", WRAPPERS, "method")
     return Cell(
         dataset=cell.dataset,
         method=method or cell.method,
@@ -203,6 +205,7 @@ def _even(cell: Cell, method: str | None = None) -> Cell:
         max_memory=cell.max_memory,
         method_file=None if other else cell.method_file,
         quantization=None if other else cell.quantization,
+        plugins={role: one for role, one in cell.plugins.items() if role in roles},
     )
 
 
