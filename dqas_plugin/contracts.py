@@ -6,9 +6,10 @@ A record is data: name, one-line title, source, what it needs. ``dqas list`` pri
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 SIGNALS = frozenset({"features", "logits", "gradients", "images", "dynamics", "perturbations", "runs", "network"})
 """Signals a selector may need.
@@ -47,6 +48,31 @@ class Size(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """What a number may be: ``neighbours: Annotated[int, Bounds(1)]`` makes an option at least 1, before any work is done.
+
+    Attributes:
+        least: the lowest number allowed.
+        most: the highest one.
+        above: ``least`` itself is not allowed.
+    """
+
+    least: float
+    most: float = math.inf
+    above: bool = False
+
+    def allow(self, value: float) -> bool:
+        """Whether the number lies within them."""
+        return math.isfinite(value) and (self.least < value if self.above else self.least <= value) and value <= self.most
+
+    def __str__(self) -> str:
+        least = f"{'above' if self.above else 'at least'} {self.least:g}"
+        if self.most == math.inf:
+            return least
+        return f"{least} and at most {self.most:g}" if self.above else f"between {self.least:g} and {self.most:g}"
+
+
+@dataclass(frozen=True)
 class Entry:
     """Common part of everything registered.
 
@@ -71,11 +97,21 @@ class Entry:
     @property
     def words(self) -> dict[str, tuple[str, ...]]:
         """What the options that take one of some words may be: those annotated as ``Literal[...]``."""
+        hints = self._hints()
+        return {name: get_args(hints[name]) for name in self.options if get_origin(hints.get(name)) is Literal}
+
+    @property
+    def bounds(self) -> dict[str, Bounds]:
+        """What the options that are numbers may be: those annotated as ``Annotated[..., Bounds(...)]``, or that or None."""
+        hints = self._hints()
+        found = {name: _bounds_in(hints[name]) for name in self.options if name in hints}
+        return {name: one for name, one in found.items() if one is not None}
+
+    def _hints(self) -> dict[str, Any]:
         try:
-            hints = get_type_hints(self.function)
+            return get_type_hints(self.function, include_extras=True)
         except Exception:  # annotations that name what only a type checker imports, or no function: nothing is known then
             return {}
-        return {name: get_args(hints[name]) for name in self.options if get_origin(hints.get(name)) is Literal}
 
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """All options that have a value: those given, and the defaults of the others."""
@@ -85,6 +121,13 @@ class Entry:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function: what is registered still works as what it was."""
         return self.function(*args, **kwargs)
+
+
+def _bounds_in(hint: Any) -> Bounds | None:
+    """Of an annotation, or of a part of a union."""
+    if get_origin(hint) is Annotated:
+        return next((one for one in get_args(hint)[1:] if isinstance(one, Bounds)), None)
+    return next((one for part in get_args(hint) if (one := _bounds_in(part)) is not None), None)
 
 
 @dataclass(frozen=True)
@@ -203,7 +246,14 @@ class Exporter(Entry):
 
 @dataclass(frozen=True)
 class Executor(Entry):
-    """A way to run many independent calls: ``f(jobs) -> context manager`` whose value has ``run(function, tasks)``."""
+    """A way to run many independent calls: ``f(jobs, *, option=…) -> context manager`` whose value has ``run(function, tasks)``.
+
+    Attributes:
+        elsewhere: its workers may be other machines: ``jobs`` may be None, for as many as they have room for, and the GPU of a
+            task for ``cuda`` is theirs.
+    """
+
+    elsewhere: bool = False
 
 
 def selector(

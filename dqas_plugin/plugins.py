@@ -331,7 +331,7 @@ def check_options(entry: Entry, kind: str, options: Mapping[str, Any]) -> None:
     """Refuse an option that ``entry`` does not have, or a word that it does not know, with the nearest that it does.
 
     Raises:
-        UserError: for an unknown option, or another word where there are only some (``Literal``).
+        UserError: for an unknown option, another word where there are only some (``Literal``), or a number out of its bounds.
     """
     for option in options:
         if option not in entry.options:
@@ -343,3 +343,7 @@ def check_options(entry: Entry, kind: str, options: Mapping[str, Any]) -> None:
     for option, value in options.items():
         if option in words and value not in words[option]:
             raise unknown_name(option, str(value), map(str, words[option]))
+    for option, bounds in (entry.bounds if options else {}).items():
+        value = options.get(option)
+        if isinstance(value, int | float) and not bounds.allow(value):
+            raise UserError(f"{option} of the {kind} '{entry.name}' must be {bounds}, not {value}")

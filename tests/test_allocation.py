@@ -133,11 +133,11 @@ def test_evaluations_run_through_the_mapper_and_cannot_change_the_counts() -> No
         ({"frequencies": [1, 1, 1, np.nan]}, "class frequencies"),
         ({"name": "adaptve"}, "unknown allocator 'adaptve': did you mean 'adaptive'"),
         ({"iteratons": 3}, "unknown option of the allocator 'paper' 'iteratons': did you mean 'iterations'?"),
-        ({"iterations": -1}, "iterations must not be negative"),
+        ({"iterations": -1}, "iterations of the allocator 'paper' must be at least 0, not -1"),
         ({"init": "unform"}, "unknown init 'unform': did you mean 'uniform'?"),
         ({"name": "adaptive", "effort": "prob"}, "unknown effort 'prob': did you mean 'probe'?"),
-        ({"name": "adaptive", "confirm": 1}, "confirm must be at least 2, but is 1"),
-        ({"name": "adaptive", "repeats": 0}, "repeats must be at least 1, but is 0"),
+        ({"name": "adaptive", "confirm": 1}, "confirm of the allocator 'adaptive' must be at least 2, not 1"),
+        ({"name": "adaptive", "repeats": 0}, "repeats of the allocator 'adaptive' must be at least 1, not 0"),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:

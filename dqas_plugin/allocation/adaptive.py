@@ -13,17 +13,17 @@ fitting a parabola along each line changed nothing; Algorithm 1 as a proposal ad
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from dqas_plugin.allocation.problem import Allocation, AllocationProblem, Gain
 from dqas_plugin.allocation.proposals import FRACTIONS, propose
-from dqas_plugin.contracts import allocator
+from dqas_plugin.contracts import Bounds, allocator
 from dqas_plugin.data import FloatArray, IntArray
-from dqas_plugin.errors import UserError, unknown_name
+from dqas_plugin.errors import unknown_name
 from dqas_plugin.seeding import derive
 
 STEPS = (0.25, 0.5, 0.75, 1.0)
@@ -51,8 +51,6 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
     }
 )
 """``probe`` for evaluations below a second (at most 126), ``train`` for real trainings (at most 36)."""
-
-_AT_LEAST = Effort(repeats=1, directions=0, iterations=0, screen=1, finalists=1, confirm=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +82,13 @@ def adaptive(
     problem: AllocationProblem,
     *,
     effort: Literal["probe", "train"] = "probe",
-    repeats: int | None = None,
-    directions: int | None = None,
-    iterations: int | None = None,
-    screen: int | None = None,
-    finalists: int | None = None,
-    confirm: int | None = None,
-    confidence: float = 1.0,
+    repeats: Annotated[int, Bounds(1)] | None = None,
+    directions: Annotated[int, Bounds(0)] | None = None,
+    iterations: Annotated[int, Bounds(0)] | None = None,
+    screen: Annotated[int, Bounds(1)] | None = None,
+    finalists: Annotated[int, Bounds(1)] | None = None,
+    confirm: Annotated[int, Bounds(2)] | None = None,
+    confidence: Annotated[float, Bounds(0)] = 1.0,
 ) -> Allocation:
     """Measure proposals against even counts; keep even counts unless one is better by more than its standard error.
 
@@ -143,11 +141,7 @@ def _plan(effort: str, numbers: Mapping[str, int | None]) -> Effort:
     """The preset with the numbers that are not None; unknown ones are a TypeError."""
     if effort not in EFFORTS:
         raise unknown_name("effort", effort, EFFORTS)
-    plan = replace(EFFORTS[effort], **{name: number for name, number in numbers.items() if number is not None})
-    for name, least in asdict(_AT_LEAST).items():
-        if getattr(plan, name) < least:
-            raise UserError(f"{name} must be at least {least}, but is {getattr(plan, name)}")
-    return plan
+    return replace(EFFORTS[effort], **{name: number for name, number in numbers.items() if number is not None})
 
 
 def _lines(problem: AllocationProblem, even: Candidate, proposals: Mapping[str, FloatArray]) -> list[Candidate]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from dqas_plugin.allocation.problem import Allocation, AllocationProblem
-from dqas_plugin.contracts import allocator
+from dqas_plugin.contracts import Bounds, allocator
 from dqas_plugin.data import FloatArray
-from dqas_plugin.errors import UserError, unknown_name
+from dqas_plugin.errors import unknown_name
 from dqas_plugin.seeding import derive, generator
 
 INITS = ("random", "uniform")
@@ -24,8 +24,8 @@ def _evaluations(num_classes: int, *, iterations: int = 50, **others: object) ->
 def paper(
     problem: AllocationProblem,
     *,
-    iterations: int = 50,
-    lower_bound: float = 0.5,
+    iterations: Annotated[int, Bounds(0)] = 50,
+    lower_bound: Annotated[float, Bounds(0, 1)] = 0.5,
     init: Literal["random", "uniform"] = "random",
     reset: bool = True,
 ) -> Allocation:
@@ -42,8 +42,6 @@ def paper(
         init: ``random`` as printed, or ``uniform``.
         reset: whether lines 9-10 are obeyed.
     """
-    if iterations < 0:
-        raise UserError(f"iterations must not be negative, but is {iterations}")
     if init not in INITS:
         raise unknown_name("init", init, INITS)
     rng = generator(problem.seed, "allocation", "paper")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dqas_plugin.contracts import selector
+from dqas_plugin.contracts import Bounds, selector
 from dqas_plugin.data import IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.gradients import LastLayerGradients, outputs_of
@@ -36,9 +37,9 @@ def glister(
     budget: int,
     rng: np.random.Generator,
     *,
-    batch: int | None = ordering.DEEPCORE_BATCH,
-    eta: float = 0.1,
-    block: int = 20,
+    batch: Annotated[int, Bounds(1)] | None = ordering.DEEPCORE_BATCH,
+    eta: Annotated[float, Bounds(0)] = 0.1,
+    block: Annotated[int, Bounds(1)] = 20,
     compat: Compat = "deepcore",
 ) -> IntArray:
     """Order by the inner product of a sample's gradient with the mean gradient of the class, highest first.

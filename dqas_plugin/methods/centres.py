@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from dqas_plugin.contracts import selector
+from dqas_plugin.contracts import Bounds, selector
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.methods import ordering
@@ -33,7 +35,12 @@ _SOURCE = "Gonzalez, 1985; Sener and Savarese, ICLR 2018; PatrickZH/DeepCore"
     differs="paper: first centre drawn for every class, DeepCore draws one position for all",
 )
 def k_center(
-    view: View, budget: int, rng: np.random.Generator, *, first: int | None = None, compat: Compat = "deepcore"
+    view: View,
+    budget: int,
+    rng: np.random.Generator,
+    *,
+    first: Annotated[int, Bounds(0)] | None = None,
+    compat: Compat = "deepcore",
 ) -> IntArray:
     """The greedy 2-approximation of k-center: the sample whose nearest pick is the farthest away, in euclidean distance.
 
@@ -67,7 +74,12 @@ def k_center(
     differs="paper: first centre drawn for every class; its program takes the same divergence for classification",
 )
 def contextual_diversity(
-    view: View, budget: int, rng: np.random.Generator, *, first: int | None = None, compat: Compat = "deepcore"
+    view: View,
+    budget: int,
+    rng: np.random.Generator,
+    *,
+    first: Annotated[int, Bounds(0)] | None = None,
+    compat: Compat = "deepcore",
 ) -> IntArray:
     """As :func:`k_center`, by the symmetric Kullback-Leibler divergence of softmax outputs, ``½ Σ (p - q)(log p - log q)``.
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dqas_plugin.contracts import Size, Weighted, memory_text, selector
+from dqas_plugin.contracts import Bounds, Size, Weighted, memory_text, selector
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.gradients import LastLayerGradients, in_chunks, squared_lengths
@@ -65,7 +66,12 @@ def _blocks(count: int) -> int:
     memory=needed_bytes,
 )
 def facility_location(
-    view: View, budget: int, rng: np.random.Generator, *, neighbours: int = NEIGHBOURS, compat: Compat = "deepcore"
+    view: View,
+    budget: int,
+    rng: np.random.Generator,
+    *,
+    neighbours: Annotated[int, Bounds(1)] = NEIGHBOURS,
+    compat: Compat = "deepcore",
 ) -> IntArray:
     """Greedy maximisation of ``Σ_i max_{p picked} (.5 + .5 cos(g_p, g_i))`` over last-layer gradients.
 
@@ -103,8 +109,8 @@ def craig(
     budget: int,
     rng: np.random.Generator,
     *,
-    batch: int | None = ordering.DEEPCORE_BATCH,
-    neighbours: int = NEIGHBOURS,
+    batch: Annotated[int, Bounds(1)] | None = ordering.DEEPCORE_BATCH,
+    neighbours: Annotated[int, Bounds(1)] = NEIGHBOURS,
     compat: Compat = "deepcore",
 ) -> Weighted:
     """Facility location on how near the gradients are, ``s = max distance - distance``; each pick weighs what it stands for.

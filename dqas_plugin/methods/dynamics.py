@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from torch import Tensor
 
-from dqas_plugin.contracts import selector
+from dqas_plugin.contracts import Bounds, selector
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.methods import ordering
@@ -28,7 +28,7 @@ _EARLY = 10  # epochs that EL2N looks at
     source="Paul, Ganguli, Dziugaite, NeurIPS 2021",
     differs="its authors average over ten trainings at one early epoch, this over the first epochs of one",
 )
-def el2n(view: View, budget: int, rng: np.random.Generator, *, epochs: int = _EARLY) -> IntArray:
+def el2n(view: View, budget: int, rng: np.random.Generator, *, epochs: Annotated[int, Bounds(1)] = _EARLY) -> IntArray:
     """Order by the mean error in the first epochs, highest first.
 
     Args:
@@ -113,9 +113,9 @@ def ccs(
     rng: np.random.Generator,
     *,
     score: Score = "aum",
-    prune: float = 0.3,
-    strata: int = 50,
-    epochs: int = _EARLY,
+    prune: Annotated[float, Bounds(0, 1)] = 0.3,
+    strata: Annotated[int, Bounds(1)] = 50,
+    epochs: Annotated[int, Bounds(1)] = _EARLY,
 ) -> IntArray:
     """Coverage-centric coreset selection: the budget goes evenly to strata of the score, without the hardest samples.
 

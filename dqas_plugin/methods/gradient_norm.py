@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from dqas_plugin.contracts import selector
+from dqas_plugin.contracts import Bounds, selector
 from dqas_plugin.data import IntArray
 from dqas_plugin.methods import ordering
 from dqas_plugin.methods.neighbours import at_least_one
@@ -28,8 +30,8 @@ def grand(
     budget: int,
     rng: np.random.Generator,
     *,
-    repeat: int = 10,
-    batch: int | None = None,
+    repeat: Annotated[int, Bounds(1)] = 10,
+    batch: Annotated[int, Bounds(1)] | None = None,
     compat: Compat = "deepcore",
 ) -> IntArray:
     """Order by the length of the last layer's loss gradient, averaged over trainings, longest first.

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from torch import Tensor
 
-from dqas_plugin.contracts import selector
+from dqas_plugin.contracts import Bounds, selector
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.methods import ordering
@@ -36,7 +36,14 @@ _TIE = 1e-12  # scores closer than this share of the highest are equal: sums of 
     variants=ordering.variants(),
     differs="paper: highest KL(neighbour, sample) first; DeepCore: lowest symmetric KL first",
 )
-def cal(view: View, budget: int, rng: np.random.Generator, *, neighbours: int = 10, compat: Compat = "deepcore") -> IntArray:
+def cal(
+    view: View,
+    budget: int,
+    rng: np.random.Generator,
+    *,
+    neighbours: Annotated[int, Bounds(1)] = 10,
+    compat: Compat = "deepcore",
+) -> IntArray:
     """Order by how far the probabilities of the nearest neighbours in feature space differ, as :func:`divergences`.
 
     ``deepcore``: the lowest symmetric divergence first. ``paper``: contrastive samples first, those of the highest
@@ -93,9 +100,9 @@ def d2(
     rng: np.random.Generator,
     *,
     difficulty: Difficulty = "forgetting",
-    neighbours: int = 5,
-    gamma_forward: float = 1.0,
-    gamma_reverse: float = 0.1,
+    neighbours: Annotated[int, Bounds(1)] = 5,
+    gamma_forward: Annotated[float, Bounds(0)] = 1.0,
+    gamma_reverse: Annotated[float, Bounds(0)] = 0.1,
     squared: bool = True,
 ) -> IntArray:
     """D2 pruning: message passing over the graph of nearest neighbours in feature space.

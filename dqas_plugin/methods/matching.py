@@ -10,6 +10,7 @@ with V.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 import scipy.linalg
@@ -17,7 +18,7 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
-from dqas_plugin.contracts import Size, Weighted, selector
+from dqas_plugin.contracts import Bounds, Size, Weighted, selector
 from dqas_plugin.data import BoolArray, FloatArray, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.gradients import LastLayerGradients, with_bias
@@ -54,8 +55,8 @@ def gradmatch(
     budget: int,
     rng: np.random.Generator,
     *,
-    batch: int | None = ordering.DEEPCORE_BATCH,
-    ridge: float | None = None,
+    batch: Annotated[int, Bounds(1)] | None = ordering.DEEPCORE_BATCH,
+    ridge: Annotated[float, Bounds(0, above=True)] | None = None,
     compat: Compat = "deepcore",
 ) -> Weighted:
     """Orthogonal matching pursuit of the gradient of the whole class, with weights of at least 0.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 
-from dqas_plugin.contracts import selector
+from dqas_plugin.contracts import Bounds, selector
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.errors import unknown_name
 from dqas_plugin.methods import ordering
@@ -34,7 +34,7 @@ _GRID = 2.0**-20  # of the largest distance from the mean: clusters nearer to ea
     differs="the paper clusters all classes together, in the space of a self-supervised network (--features)",
 )
 def kmeans_prototypes(
-    view: View, budget: int, rng: np.random.Generator, *, clusters: int = 10, keep: Keep = "easy"
+    view: View, budget: int, rng: np.random.Generator, *, clusters: Annotated[int, Bounds(1)] = 10, keep: Keep = "easy"
 ) -> IntArray:
     """Order by the distance to the nearest centre of a k-means clustering of the features.
 

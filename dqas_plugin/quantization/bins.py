@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from dqas_plugin.contracts import Selector, selector
+from dqas_plugin.contracts import Bounds, Selector, selector
 from dqas_plugin.data import IntArray
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.gradients import LastLayerGradients
@@ -45,8 +45,8 @@ def bins_in_turn(
     budget: int,
     rng: np.random.Generator,
     *,
-    bins: int = BINS,
-    fraction: float | None = None,
+    bins: Annotated[int, Bounds(1)] = BINS,
+    fraction: Annotated[float, Bounds(0, 1, above=True)] | None = None,
     objective: Objective = "eq7",
 ) -> IntArray:
     """All positions of a class, int64, such that every first k of them are nearly equally many of each bin.
@@ -77,7 +77,7 @@ def _quantizer(
 ) -> Selector:
     """:func:`bins_in_turn` by one objective, of images whose patches are dropped; ``bench`` trains on the rebuilt ones."""
 
-    def in_turn(view: View, budget: int, rng: np.random.Generator, *, bins: int = BINS) -> IntArray:
+    def in_turn(view: View, budget: int, rng: np.random.Generator, *, bins: Annotated[int, Bounds(1)] = BINS) -> IntArray:
         return _in_turn(view, bins, objective, rng)
 
     make = selector(name, title=title, family="quantization", needs=needs, source=source, differs=differs, quantizes=quantizes)

@@ -8,14 +8,14 @@ last-layer gradient lies to that of one already taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dqas_plugin.contracts import refiner
+from dqas_plugin.contracts import Bounds, refiner
 from dqas_plugin.data import IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.gradients import residuals_of
@@ -135,14 +135,14 @@ def error_reduction_refiner(
     budget: int,
     rng: np.random.Generator,
     *,
-    l2: float | None = 1.0,
+    l2: Annotated[float, Bounds(0, above=True)] | None = 1.0,
     scorer: Scorer = "kap2nd",
-    rounds: int | None = None,
+    rounds: Annotated[int, Bounds(1)] | None = None,
     diversity: bool | None = True,
     stop: bool = True,
     exclude_self: bool = False,
     prior: Prior = "balanced",
-    trainings: int = 1000,
+    trainings: Annotated[int, Bounds(0)] = 1000,
 ) -> IntArray:
     """Add samples by :func:`error_reduction` on the features of the signals as they are given.
 
