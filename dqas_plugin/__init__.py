@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dqas_plugin.contracts import Weighted, allocator, refiner, selector
+    from dqas_plugin.contracts import Bounds, Weighted, allocator, refiner, selector
     from dqas_plugin.data import DatasetSplits, ImageDataset
     from dqas_plugin.errors import DqasError, PluginError, UserError
     from dqas_plugin.hookspecs import hookimpl
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dqas_plugin.signals import Signals
 
 _HOMES = {
+    "Bounds": "contracts",
     "DatasetSplits": "data",
     "DqasError": "errors",
     "ImageDataset": "data",
@@ -42,6 +43,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Bounds",
     "DatasetSplits",
     "DqasError",
     "ImageDataset",
