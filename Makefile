@@ -1,9 +1,9 @@
 # One word for everything a developer does. PYTHON=... picks another interpreter.
 PYTHON ?= python
 COG = $(PYTHON) -m cogapp -I . -I cli -I docs
-PAGES = README.md docs/help.md docs/methods.md docs/plugins.md docs/results.md
+PAGES = README.md docs/help.md docs/methods.md docs/plugins.md docs/quickstart.md docs/results.md
 
-.PHONY: test fast lint fix docs output bench lower-bounds ci
+.PHONY: test fast lint fix docs site output bench lower-bounds ci
 
 test:
 	$(PYTHON) -m pytest
@@ -24,6 +24,9 @@ fix:
 
 docs:
 	$(COG) -r $(PAGES)
+
+site:
+	$(PYTHON) -m mkdocs build --strict
 
 output:
 	PYTHONPATH=.:cli:adapters $(PYTHON) docs/pages.py output

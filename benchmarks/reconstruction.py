@@ -30,9 +30,10 @@ from dqas_plugin.lookup import load_dataset, resolve_model
 from dqas_plugin.quantization.harmonic import harmonic
 from dqas_plugin.quantization.informativeness import grad_cam
 from dqas_plugin.quantization.mae import MaskedAutoencoder, reconstruct
-from dqas_plugin.quantization.mae_training import STEPS, MaeProgress, psnr, random_masks, trained_mae
+from dqas_plugin.quantization.mae_training import MaeProgress, psnr, random_masks, trained_mae
 from dqas_plugin.quantization.mae_weights import load_mae
 from dqas_plugin.quantization.patches import default_patch_size, kept, patch_count
+from dqas_plugin.quantization.settings import MAE_STEPS
 from dqas_plugin.recipes import recipe
 from dqas_plugin.trained_signals import trained_network
 
@@ -117,7 +118,7 @@ def report(wanted: bool) -> Callable[[MaeProgress], None] | None:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="shapes")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of the autoencoder's training")
+    parser.add_argument("--steps", type=int, default=MAE_STEPS, help="of the autoencoder's training")
     parser.add_argument("--masks", choices=MASKS, default="random", help="which patches are dropped")
     parser.add_argument("--model", default="convnet3-small", help="network of Grad-CAM")
     parser.add_argument("--recipe", default="quick", help="how it is trained")

@@ -99,8 +99,10 @@ def dqas_register_exporters(register: Callable[..., None]) -> None:
 def dqas_register_executors(register: Callable[..., None]) -> None:
     """Add ways to run cells. Called once, after all plugins are loaded.
 
-    :param register: ``register(name, open_executor, title="")``; ``open_executor(jobs)`` is a context manager whose value
-        has ``run(function, tasks)``, an iterator of ``(task, result or exception)`` in order of completion.
+    :param register: ``register(name, open_executor, title="", elsewhere=False)``; ``open_executor(jobs)`` is a context manager
+        whose value has ``run(function, tasks)``, an iterator of ``(task, result or exception)`` in order of completion. Its
+        keyword-only parameters are options. With ``elsewhere`` the workers may be other machines, and ``jobs`` may be None: as
+        many as they have room for.
     """
 
 

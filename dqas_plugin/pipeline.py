@@ -11,6 +11,7 @@ from typing import Any
 
 from dqas_plugin.budget import budget_of
 from dqas_plugin.data import ImageDataset
+from dqas_plugin.defaults import DEFAULT_MODEL, DEFAULT_RECIPE, MAX_MEMORY
 from dqas_plugin.errors import PluginError
 from dqas_plugin.hookspecs import hookimpl
 from dqas_plugin.plugins import plugins
@@ -18,9 +19,8 @@ from dqas_plugin.ranking import rank
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.recipes import recipe as named_recipe
 from dqas_plugin.refining import chosen_refiner
-from dqas_plugin.request import DEFAULT_MODEL, DEFAULT_RECIPE, Method, SelectionRequest
+from dqas_plugin.request import Method, SelectionRequest
 from dqas_plugin.selection import Selection
-from dqas_plugin.signals import MAX_MEMORY
 from dqas_plugin.steps import Steps
 
 __all__ = ["DEFAULT_MODEL", "DEFAULT_RECIPE", "Method", "SelectionRequest", "check", "prepare", "rank", "run_request", "select"]

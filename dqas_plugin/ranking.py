@@ -11,13 +11,14 @@ import torch
 
 from dqas_plugin.contracts import Selector, Size, Weighted, memory_text
 from dqas_plugin.data import FloatArray, IntArray
+from dqas_plugin.defaults import MAX_MEMORY
 from dqas_plugin.errors import PluginError, UserError
 from dqas_plugin.lookup import RankingFile, resolve_method
 from dqas_plugin.plugins import check_options
 from dqas_plugin.request import Method
 from dqas_plugin.seeding import generator
 from dqas_plugin.selection import Ranking
-from dqas_plugin.signals import MAX_MEMORY, Signals, View
+from dqas_plugin.signals import Signals, View
 from dqas_plugin.threads import available, in_parallel
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from dqas_plugin.errors import UserError, unknown_name
@@ -126,7 +126,7 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Every option, in values that JSON knows."""
-        return asdict(self)
+        return dict(vars(self))
 
     def for_proxy(self) -> Recipe:
         """The recipe of the short training on the full data: this one with ``epochs=proxy_epochs``."""

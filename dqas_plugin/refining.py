@@ -11,18 +11,13 @@ import numpy as np
 from dqas_plugin.allocation.rounding import round_counts
 from dqas_plugin.contracts import Refiner
 from dqas_plugin.data import IntArray
+from dqas_plugin.defaults import ADAPTIVE, NONE
 from dqas_plugin.errors import PluginError, UserError
 from dqas_plugin.plugins import check_options, plugins
 from dqas_plugin.refinement.retrained import training_seconds
 from dqas_plugin.signals import Signals
 from dqas_plugin.told import YEAR, duration
 from dqas_plugin.trainer import Trainer
-
-ADAPTIVE = "error-reduction"
-"""The refiner that is part of adaptive sampling (paper, section 3.3)."""
-
-NONE = "none"
-"""Stands for no refiner where there would be one."""
 
 
 def chosen_refiner(name: str | None, adaptive: bool) -> str | None:

@@ -11,17 +11,13 @@ import numpy.typing as npt
 
 from dqas_plugin.contracts import Selector
 from dqas_plugin.data import ImageDataset, IntArray
+from dqas_plugin.defaults import DEFAULT_MODEL, DEFAULT_RECIPE, MAX_MEMORY
 from dqas_plugin.errors import UserError
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.recipes import recipe as named_recipe
 from dqas_plugin.selection import Ranking
-from dqas_plugin.signals import MAX_MEMORY
 
 Method = str | Selector | Ranking | Callable[..., Any] | npt.NDArray[Any]
-DEFAULT_MODEL = "convnet3-small"
-DEFAULT_RECIPE = "quick"
-PROXIES = ("probe", "train")
-"""What an allocator trains: a last layer, or the network."""
 
 
 @dataclass(eq=False)

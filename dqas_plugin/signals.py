@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dqas_plugin.data import IntArray
+from dqas_plugin.defaults import MAX_MEMORY
 from dqas_plugin.errors import DqasError, UserError
 from dqas_plugin.gradients import LastLayerGradients, residuals_of
 
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 ArrayLike = npt.ArrayLike | Tensor
 T = TypeVar("T")
-
-MAX_MEMORY = 4 * 2**30
-"""What ranking may take, in bytes, beyond the signals, unless the user says otherwise."""
 
 _CHUNK = 4096
 _WIDE = ("features", "logits", "head_inputs", "margins", "errors", "perturbations")  # may be on a GPU

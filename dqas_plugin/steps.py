@@ -14,6 +14,7 @@ import numpy as np
 from dqas_plugin.allocation import Allocation, Evaluate, allocate
 from dqas_plugin.contracts import Selector, Size
 from dqas_plugin.data import BoolArray, IntArray
+from dqas_plugin.defaults import PROXIES
 from dqas_plugin.errors import PluginError, UserError, unknown_name
 from dqas_plugin.lookup import RankingFile, resolve_method, resolve_model
 from dqas_plugin.plugins import announce_epoch, check_options, plugins
@@ -21,7 +22,7 @@ from dqas_plugin.proxy import HeldOut, even_draw, probe_evaluator, training_eval
 from dqas_plugin.ranking import as_selector, check_memory, rank
 from dqas_plugin.ready import ranking_of, within
 from dqas_plugin.refining import Refinement, drawn_evenly
-from dqas_plugin.request import PROXIES, SelectionRequest
+from dqas_plugin.request import SelectionRequest
 from dqas_plugin.scores import ClassScores
 from dqas_plugin.seeding import generator
 from dqas_plugin.selection import Ranking, Selection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dqas_plugin.plugins import plugins
 
@@ -20,3 +21,7 @@ def registered(plugin: object, name: str) -> Iterator[None]:
     plugins().register(plugin, name)
     yield
     plugins().unregister(plugin)
+
+
+plugin = contextmanager(registered)
+"""The same for a ``with`` block."""

@@ -9,29 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from dqas_cli.main import cli
+from one_line import check, refused
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = "--dataset shapes --dataset-option classes=3 --dataset-option per_class=20 --dataset-option size=8 --iterations 2"
-
-
-def check(line: str, *said: str) -> None:
-    """One line, no traceback, with these words."""
-    assert line.startswith("dqas: error: "), line
-    assert line.count("\n") == 1, line
-    assert line.endswith("\n")
-    assert "Traceback" not in line
-    for words in said:
-        assert words in line, line
-
-
-def refused(arguments: str, *said: str) -> None:
-    result = CliRunner().invoke(cli, arguments.split())
-    assert result.exit_code == 2, f"{result.exit_code}: {result.output}"
-    assert result.stdout == ""
-    check(result.stderr, *said)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ import pytest
 from dqas_plugin.bench import Cell, Estimate, Store, estimate, open_dataset, plan, run
 from dqas_plugin.bench.cost import measured_speed
 from dqas_plugin.errors import UserError
+from dqas_plugin.hookspecs import hookimpl
+from dqas_plugin.plugins import plugins
 from dqas_plugin.recipes import recipe
 
 QUICK = recipe("quick").with_(precision="fp32")  # 300 iterations, batch 64, 10 proxy epochs
@@ -102,10 +104,11 @@ def test_probes_of_other_images_are_other_probes(tmp_path: Path) -> None:
 
 
 def test_autoencoders_are_counted_but_not_timed(tmp_path: Path) -> None:
-    told = found(dqas("dq", "dqas", patches={"rebuild": "mae"}), tmp_path)
-    assert told.autoencoders == 2
-    assert str(told).endswith("; not counted: the training of 2 autoencoders")
-    assert found(dqas(), tmp_path).autoencoders == 0
+    told = found(dqas("dq", "dqas"), tmp_path)
+    assert told.autoencoders == 1  # for both seeds
+    assert str(told).endswith("; not counted: the training of 1 autoencoder")
+    assert found(dqas("dq", "dqas") + dqas("dq", patches={"drop_rate": 0.5}), tmp_path).autoencoders == 2
+    assert found(dqas(patches={"rebuild": "harmonic"}), tmp_path).autoencoders == 0
 
 
 def test_a_training_with_every_candidate_is_counted(tmp_path: Path) -> None:
@@ -144,3 +147,69 @@ def test_the_speed_is_measured_once_for_a_model_and_recipe(tmp_path: Path) -> No
 
 def test_a_real_measurement() -> None:
     assert measured_speed(grid()[0], "cpu") > 10
+
+
+# --- money ---------------------------------------------------------------------------------------------------------------
+
+
+def paid(tmp_path: Path, price: float | None = 2.5, **options: Any) -> Estimate:
+    return estimate(grid(), tmp_path / "none", price=price, speed=lambda cell, device: 1.0, **options)
+
+
+def test_money_is_time_and_price_and_devices(tmp_path: Path) -> None:
+    found = paid(tmp_path, jobs=1)
+    assert found.money == pytest.approx(found.seconds / 3600 * 2.5)
+    assert f"; at 2.50 an hour about {found.seconds / 3600 * 2.5:,.2f} (that time x the price x 1 device: an" in str(found)
+    assert str(found).endswith("; not counted: the search for class counts in 2 cells")
+    free = paid(tmp_path, price=None, jobs=1)
+    assert free.money is None
+    assert free.seconds == found.seconds
+    assert not any(word in str(free) for word in ("price", "device", "an hour"))
+
+
+def test_prices_of_every_size_can_be_read() -> None:
+    base = Estimate(cells=6, stored=0, proxies=0, trainings=6, seconds=7200.0, jobs=4, searches=0, devices=4)
+    assert "; at 1,500.00 an hour about 12,000.00 (that time x the price x 4 devices: an" in str(replace(base, price=1500))
+    assert "; at 0.0001 an hour about less than 0.01 (" in str(replace(base, price=0.0001))
+    assert "an hour" not in str(replace(base, stored=6, price=1500))
+
+
+def test_processes_of_one_machine_are_paid_once(tmp_path: Path) -> None:
+    one, two = (paid(tmp_path, jobs=jobs) for jobs in (1, 2))
+    assert (one.devices, two.devices) == (1, 1)
+    assert one.money is not None
+    assert two.money == pytest.approx(one.money / 2 + 4 / 3600 * 2.5)  # they are paid for while they start
+
+
+def test_jobs_share_the_gpus_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dqas_plugin.bench.cost.default_jobs", lambda device: {"cuda": 2, "cuda:1": 1}[device])
+    one = paid(tmp_path, device="cuda:1")
+    assert (one.jobs, one.devices) == (1, 1)
+    shared = paid(tmp_path, device="cuda:1", jobs=4)
+    assert (shared.jobs, shared.devices) == (4, 1)
+    assert shared.seconds == pytest.approx(one.seconds + 4)  # no faster than one job, and four have to start
+    both = paid(tmp_path, device="cuda")
+    assert (both.jobs, both.devices) == (2, 2)
+    assert both.seconds == pytest.approx(one.seconds / 2 + 4)
+    assert one.money is not None
+    assert both.money == pytest.approx(one.money + 2 * 4 / 3600 * 2.5)
+    assert paid(tmp_path, device="cuda", jobs=8).devices == 2
+    assert paid(tmp_path, device="cuda", jobs=1).devices == 1
+
+
+class Cloud:
+    """An executor whose workers have a GPU each."""
+
+    @hookimpl
+    def dqas_register_executors(self, register: Any) -> None:
+        register("cloud", lambda jobs: None, elsewhere=True)
+
+
+def test_workers_elsewhere_have_a_device_each(tmp_path: Path) -> None:
+    plugin = Cloud()
+    plugins().register(plugin)
+    try:
+        found = [paid(tmp_path, device="cuda", jobs=jobs, executor="cloud") for jobs in (None, 3)]
+    finally:
+        plugins().unregister(plugin)
+    assert [(one.jobs, one.devices) for one in found] == [(1, 1), (3, 3)]

@@ -1,18 +1,18 @@
-"""The local executor: order, exceptions, a killed worker, Ctrl-C."""
+"""The local executor: order, exceptions, killed workers, GPUs, Ctrl-C; and the loop that all executors share."""
 
 from __future__ import annotations
 
 import math
-import os
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from dqas_plugin.bench.executors import _portable_outcome, local
+import processes
+from dqas_plugin.bench import Cell, DatasetReference
+from dqas_plugin.bench.cell import Preparation, Task
+from dqas_plugin.bench.executors import WorkerLostError, _placed, default_jobs, each_once, local, portable_outcome
 from dqas_plugin.errors import DqasError, UserError
 
 
@@ -31,16 +31,78 @@ def test_too_few_jobs(jobs: int) -> None:
         pass
 
 
-def test_in_processes() -> None:
-    """What is done first comes first; an exception is an outcome; a process ended from outside ends the run with a reason."""
+def test_in_processes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is done first comes first; an exception is an outcome; a task whose process is killed is done once more."""
     with local(2) as pool:
         assert [task for task, _ in pool.run(time.sleep, [1.5, 0.01, 0.02])] == [0.01, 0.02, 1.5]
         outcomes = dict(pool.run(math.sqrt, [4.0, -1.0]))
         assert outcomes[4.0] == 2.0
         assert isinstance(outcomes[-1.0], ValueError)
         assert any("Traceback" in note for note in outcomes[-1.0].__notes__)
-        with pytest.raises(DqasError, match=r"ended from outside.*fewer jobs"):
-            list(pool.run(os._exit, [1]))
+        caplog.clear()
+        found = dict(pool.run(processes.mortal, [f"{tmp_path}/one 1", f"{tmp_path}/two 2", f"{tmp_path}/three 0"]))
+        assert found[f"{tmp_path}/one 1"] == 2  # calls
+        assert found[f"{tmp_path}/three 0"] == 1
+        lost = found[f"{tmp_path}/two 2"]
+        assert isinstance(lost, WorkerLostError)
+        assert str(lost) == ("a worker process was ended from outside (signal 9), probably for want of memory: use fewer jobs")
+        assert [one.getMessage() for one in caplog.records] == [f"{lost}; the task is done again"] * 2
+        idle = [one.process for one in pool.workers if one.process is not None]  # type: ignore[attr-defined]
+        assert idle
+        for process in idle:
+            process.kill()
+            process.join()
+        assert dict(pool.run(math.sqrt, [4.0, 9.0])) == {4.0: 2.0, 9.0: 3.0}  # they were killed while they had nothing to do
+
+
+def test_tasks_for_all_gpus_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs and three workers: the first and the third share one; a GPU that is named stays, and so does the processor."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [default_jobs(one) for one in ("cuda", "cuda:1")] == [2, 1]
+    cell = Cell(DatasetReference("d", "0", 10, 1), "random", 5, "5")
+    tasks = [Task(cell, "cuda", Path(str(one))) for one in range(3)]
+    with local(3) as pool:
+        for each in (tasks, [Preparation((one,)) for one in tasks]):
+            placed = dict(pool.run(_device_of, each))
+            assert sorted(placed.values()) == ["cuda:0", "cuda:0", "cuda:1"]
+            assert list(map(id, sorted(placed, key=each.index))) == list(map(id, each))  # the tasks come back as they were
+        for named in ("cuda:1", "cpu"):
+            assert [one for _, one in pool.run(_device_of, [tasks[0].on(named)] * 2)] == [named] * 2
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert _placed(tasks[0], 1).device == "cuda"
+
+
+def _device_of(task: Task | Preparation) -> str:
+    return task.device
+
+
+def test_the_loop_of_executors() -> None:
+    """Never more than the limit at a time; a lost task comes next, and is an outcome once it was lost too often."""
+    log: list[str] = []
+    lost = {"b": 1, "d": 5}
+
+    def start(tasks: Sequence[str]) -> list[str]:
+        log.extend(f"+{one}" for one in tasks)
+        return list(tasks)
+
+    def finished(handles: Sequence[str]) -> list[tuple[str, object]]:
+        assert 1 <= len(handles) <= 2
+        first = handles[0]
+        log.append(f"-{first}")
+        lost[first] = lost.get(first, 0) - 1
+        return [(first, WorkerLostError("gone") if lost[first] >= 0 else first.upper())]
+
+    outcomes = dict(each_once("abcd", start, finished, limit=2, retries=2))
+    assert {task: str(outcome) for task, outcome in outcomes.items()} == {"a": "A", "b": "B", "c": "C", "d": "gone"}
+    assert " ".join(log) == "+a +b -a +c -b +b -c +d -b -d +d -d +d -d"
+
+
+def test_a_result_that_cannot_travel() -> None:
+    outcome = portable_outcome(lambda _: (one for one in ()), 0)
+    assert type(outcome) is DqasError
+    assert "the result cannot leave its process: cannot pickle 'generator' object" in str(outcome)
 
 
 class StubbornError(Exception):
@@ -54,106 +116,21 @@ def test_an_exception_that_cannot_travel() -> None:
     def fail(_: int) -> None:
         raise StubbornError(1, 2)
 
-    outcome = _portable_outcome(fail, 0)
+    outcome = portable_outcome(fail, 0)
     assert type(outcome) is DqasError
     assert str(outcome) == "StubbornError: 1 and 2"
     assert "in fail" in outcome.__notes__[0]
 
 
-GRID = """
-import sys, time, os, pathlib
-sys.path.insert(0, sys.argv[2])
-
-def train(task):
-    pathlib.Path(sys.argv[1], f"worker-{os.getpid()}").touch()
-    time.sleep(0.01 if task.cell.seed < 2 else 60)
-    accuracy = {"mean": 0.5, "worst": 0.5, "natural": 0.5, "classes": [0.5]}
-    return {"accuracy": accuracy, "best": accuracy, "seconds": 1.0, "precision": "fp32", "steps": 1, "versions": {}}
-
-def finished(cell, result):
-    if cell.seed == 1:
-        print("ready", flush=True)
-
-if __name__ == "__main__":
-    from dqas_plugin.bench import Steps, Stopped, DatasetReference, Cell, run
-    from dqas_plugin.bench.cell import Chosen
-
-    cells = [Cell(DatasetReference("d", "0", 10, 1), "random", 5, "5", seed=seed) for seed in range(6)]
-    steps = Steps(None, None, lambda path: Chosen(path.stem, (1,)), train)
-    try:
-        run(cells, sys.argv[1] + "/results", jobs=2, steps=steps, finished=finished)
-    except Stopped as stop:
-        print(stop)
-        sys.exit(130)
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c(tmp_path: Path) -> None:
-    """The workers (which get the signal too) end at once and quietly, and what was finished is kept."""
-    child = _started(tmp_path, GRID)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "ready\n"
-    time.sleep(0.2)
-    os.killpg(child.pid, signal.SIGINT)
-    out, err = child.communicate(timeout=20)
-    assert err == ""
-    assert child.returncode == 130
-    assert out.startswith("stopped; 2 of 6 cells are kept in ")
-    workers = [int(one.name.partition("-")[2]) for one in tmp_path.glob("worker-*")]
-    assert workers
-    _wait_for_the_end_of(workers)
-    from dqas_plugin.bench import Store
-
-    with Store(tmp_path / "results") as store:
-        assert sorted(cell.seed for cell, _ in store.cells()) == [0, 1]
+    """The workers, which get the signal too, end at once and quietly."""
+    processes.check_ctrl_c(tmp_path, "local")
 
 
-SLEEPERS = """
-import sys, time, os, pathlib
-sys.path.insert(0, sys.argv[2])
-
-def sleep(seconds):
-    print(os.getpid(), flush=True)
-    time.sleep(60)
-
-if __name__ == "__main__":
-    from dqas_plugin.bench.executors import local
-    with local(2) as pool:
-        list(pool.run(sleep, [1, 2]))
-"""
+def test_a_killed_driver(tmp_path: Path) -> None:
+    processes.check_restart(tmp_path, "local")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_workers_end_with_a_killed_driver(tmp_path: Path) -> None:
-    child = _started(tmp_path, SLEEPERS)
-    assert child.stdout is not None
-    workers = [int(child.stdout.readline()) for _ in range(2)]
-    child.kill()
-    child.communicate(timeout=20)
-    _wait_for_the_end_of(workers)
-
-
-def _started(folder: Path, source: str) -> subprocess.Popen[str]:
-    script = folder / "script.py"
-    script.write_text(source)
-    command = [sys.executable, script, folder, Path(__file__).resolve().parents[1]]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def _wait_for_the_end_of(processes: list[int]) -> None:
-    deadline = time.monotonic() + 10
-    while any(_alive(one) for one in processes):
-        assert time.monotonic() < deadline, "workers outlive the driver"
-        time.sleep(0.05)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-        # a zombie has ended; it waits for whoever adopted it
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return Path("/proc/self").exists() is False
-    except OSError:
-        return False
+@pytest.mark.slow
+def test_figures_do_not_depend_on_processes(tmp_path: Path) -> None:
+    processes.check_figures(tmp_path, local)

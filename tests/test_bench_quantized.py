@@ -20,13 +20,12 @@ from dqas_plugin.quantization.mae_training import MaeProgress
 from dqas_plugin.recipes import recipe
 
 SHORT = recipe("quick").with_(iterations=4, proxy_epochs=1)
+QUICK = {"scores": "saliency", "rebuild": "harmonic"}
 
 
 def cells(*methods: str, **options: Any) -> list[Cell]:
     data = bench.open_dataset("digits")
-    planned = bench.plan(
-        data, methods, **{"ratios": [0.2], "seeds": 1, "recipe": SHORT, "patches": {"scores": "saliency"}, **options}
-    )
+    planned = bench.plan(data, methods, **{"ratios": [0.2], "seeds": 1, "recipe": SHORT, "patches": QUICK, **options})
     return [one for one in planned if one.method in methods]
 
 
@@ -84,6 +83,8 @@ def test_rows(tmp_path: Path) -> None:
     assert [counts(results, one) for one in planned] == [288, 384, 384, 288]
     assert results[whole.key]["accuracy"] == results[bins.key]["accuracy"]  # with whole images that is all there is
     assert results[whole.key]["training"] != results[dqas.key]["training"]
+    assert [results[one.key]["seconds"].get("pixels", 0) > 0 for one in planned] == [False, True, True, False]
+    assert not any("pixels" in one for one in results.values())
     names = [(row.method, row.label) for section in bench.tabulate(planned[:3], results) for row in section.rows]
     assert names == [("bins", "20 %"), ("dq", "20 %"), ("dqas", "20 %")]
 

@@ -72,7 +72,7 @@ def test_records_by_hand() -> None:
     assert (random.verdict, even.verdict) == ("", "")
     assert (even.fewest, even.most, adaptive.fewest, adaptive.most) == (36, 36, 32, 40)
     assert adaptive.seconds == pytest.approx(
-        {"features": 1.0, "selection": 0.25, "allocation": 2.0, "refinement": 0.0, "training": 85.0}
+        {"features": 1.0, "selection": 0.25, "allocation": 2.0, "refinement": 0.0, "pixels": 0.0, "training": 85.0}
     )
 
 

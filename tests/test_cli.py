@@ -18,11 +18,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dqas_cli import main as program
-from dqas_cli.bench import TABLE_2, chosen_allocators, chosen_methods
 from dqas_cli.main import Program, cli
-from dqas_cli.options import read_size
 from dqas_plugin import Selection, hookimpl, load_dataset
+from dqas_plugin.bench.gridspec import TABLE_2, chosen_allocators, chosen_methods
 from dqas_plugin.errors import DqasError, PluginError, UserError
+from dqas_plugin.given import read_size
 from dqas_plugin.plugins import Plugins, plugins
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -232,7 +232,7 @@ def test_bench_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         seen.update(options, dataset=dataset, methods=methods)
         return []
 
-    monkeypatch.setattr("dqas_plugin.bench.plan", plan)
+    monkeypatch.setattr("dqas_plugin.bench.gridspec.plan", plan)
     more = "--method graphcut:eq7,random --aipc 4,6 --adaptive --allocator paper,adaptive --refiner random --refine-share 0.25"
     more += " --proxy train --goal worst --model convnet3 --recipe fast --epochs 7 --prior empirical --seeds 5 --estimate"
     more += " --method-option objective=eq7 --features proxy --max-memory 500MB --bins-on original --no-patches"

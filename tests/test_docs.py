@@ -164,15 +164,9 @@ def test_readme_plugin_is_the_one_of_the_hooks_page() -> None:
     assert len(re.findall(r"\n", "".join(re.findall(r"^```\w+\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)))) <= 40
 
 
-def test_documents_name_no_missing_file() -> None:
-    for page in ("README.md", "CONTRIBUTING.md", "docs/adaptive.md", "docs/hooks.md", "docs/plugins.md"):
-        for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
-            assert (ROOT / page).parent.joinpath(link).exists(), f"{page} links to {link}"
-
-
 def test_generated_pages_are_up_to_date() -> None:
     call = [sys.executable, "-m", "cogapp", "-I", ".", "-I", "cli", "-I", "docs", "--check"]
-    call += ["README.md", "docs/help.md", "docs/methods.md", "docs/plugins.md", "docs/results.md"]
+    call += ["README.md", "docs/help.md", "docs/methods.md", "docs/plugins.md", "docs/quickstart.md", "docs/results.md"]
     done = subprocess.run(call, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"run 'make docs': {done.stdout}{done.stderr}"
 

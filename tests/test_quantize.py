@@ -18,12 +18,13 @@ from dqas_plugin.quantization.harmonic import harmonic
 from dqas_plugin.quantization.informativeness import saliency
 from dqas_plugin.quantization.patches import kept
 from dqas_plugin.quantization.quantize import Plan, plan_of, quantize
-from dqas_plugin.quantization.rebuilding import PatchSettings, rebuilt_dataset
+from dqas_plugin.quantization.rebuilding import rebuilt_dataset
+from dqas_plugin.quantization.settings import PatchSettings
 from dqas_plugin.recipes import recipe
 from dqas_plugin.selection import Selection
 
 SHORT = recipe("quick").with_(iterations=4, proxy_epochs=1)
-QUICK = PatchSettings(0.25, scores="saliency")
+QUICK = PatchSettings(0.25, scores="saliency", rebuild="harmonic")
 
 
 def toy(counts: tuple[int, ...] = (30, 24, 20), seed: int = 0) -> ImageDataset:
@@ -54,7 +55,7 @@ def test_the_second_time_comes_from_the_cache(monkeypatch: pytest.MonkeyPatch) -
     again = rebuilt_dataset(toy(), QUICK, no_network, identity="another network, which saliency does not read")
     assert torch.equal(first.data.images, again.data.images)
     with pytest.raises(AssertionError):
-        rebuilt_dataset(toy(), PatchSettings(0.5, scores="saliency"), no_network, identity="")
+        rebuilt_dataset(toy(), PatchSettings(0.5, scores="saliency", rebuild="harmonic"), no_network, identity="")
 
 
 def test_fewer_patches_buy_more_images() -> None:
@@ -170,7 +171,7 @@ def test_a_full_folder_is_left_alone(tmp_path: Path) -> None:
         (PatchSettings(size=3), "patches of 3 pixels do not divide images of 8x8"),
         (PatchSettings(scores="grad-can"), "did you mean 'grad-cam'?"),
         (PatchSettings(rebuild="harmonics"), "did you mean 'harmonic'?"),
-        (PatchSettings(mae_weights=Path("w.pt")), "of use with rebuild 'mae' only"),
+        (PatchSettings(rebuild="harmonic", mae_weights=Path("w.pt")), "of use with rebuild 'mae' only"),
     ],
 )
 def test_mistakes_in_settings(settings: PatchSettings, words: str) -> None:
@@ -193,7 +194,7 @@ def test_too_much_and_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     out = tmp_path / "small"
-    common = ["quantize", "--dataset", "digits", "--iterations", "4", "--out", str(out)]
+    common = ["quantize", "--dataset", "digits", "--iterations", "4", "--rebuild", "harmonic", "--out", str(out)]
     done = CliRunner().invoke(cli, [*common, "--ratio", "0.2", "--no-adaptive"])
     assert done.exit_code == 0, done.output
     assert "sample ratio 26.7038 % × patch keep ratio 75 % = data keep ratio 20.0278 %" in done.output

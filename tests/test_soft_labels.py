@@ -25,7 +25,8 @@ from dqas_plugin.models import convnet3_small
 from dqas_plugin.proxy import HeldOut, training_evaluator
 from dqas_plugin.quantization.patch_files import KEY, TARGETS, write_images
 from dqas_plugin.quantization.quantize import plan_of, quantize
-from dqas_plugin.quantization.rebuilding import PatchSettings, rebuilt_dataset
+from dqas_plugin.quantization.rebuilding import rebuilt_dataset
+from dqas_plugin.quantization.settings import PatchSettings
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.trained_signals import compute_signals
 from dqas_plugin.training import TrainingResult, evaluate, train
@@ -306,7 +307,7 @@ def test_a_strangers_column_of_that_name_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_quantizing_carries_them(tmp_path: Path) -> None:
-    data, patches = soft(), PatchSettings(0.25, scores="saliency")
+    data, patches = soft(), PatchSettings(0.25, scores="saliency", rebuild="harmonic")
     rebuilt = rebuilt_dataset(data, patches, lambda: None, identity="").data  # type: ignore[arg-type, return-value]
     assert rebuilt.targets is data.targets
     plan = plan_of("dqas", patches, adaptive=False, bins=2)

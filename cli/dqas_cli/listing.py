@@ -25,11 +25,14 @@ KINDS = {"methods": "selectors"} | {
 }
 """What people type, and the registry it means."""
 
+COLUMNS = {"plugins": ("name", "version", "origin", "brings", "listens", "problem"), "grids": ("name", "title", "file")}
+"""Of the table, where they are not those of registered things."""
+
 Row = dict[str, Any]
 
 
 @click.command("list")
-@click.argument("kind", **one_of("list", (*KINDS, "plugins", "overlap")))
+@click.argument("kind", **one_of("list", (*KINDS, "grids", "plugins", "overlap")))
 @click.option(
     "--format",
     "format_",
@@ -45,16 +48,13 @@ Row = dict[str, Any]
 )
 @deepcore_option
 def list_(kind: str, format_: str, results: Path | None) -> None:
-    """List methods, datasets, plugins and so on, with their origin; or how far the methods' picks overlap."""
+    """List methods, datasets, plugins and so on, with their origin; grid files; or how far the methods' picks overlap."""
     if kind == "overlap":
         click.echo(overlap(results or Path("dqas-results"), format_))
         return
     if results is not None:
         raise UserError(f"--results belongs to dqas list overlap, not to {kind}: leave it out")
-    from dqas_plugin.plugins import plugins
-
-    loaded = plugins()
-    rows = plugin_rows(loaded) if kind == "plugins" else entry_rows(loaded, KINDS[kind])
+    rows = chosen_rows(kind)
     if format_ == "json":
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
@@ -63,8 +63,19 @@ def list_(kind: str, format_: str, results: Path | None) -> None:
     elif kind == "methods":
         click.echo(as_paragraphs(rows))
     else:
-        columns = ("name", "version", "origin", "brings", "listens", "problem")
-        click.echo(as_table(rows, columns if kind == "plugins" else ("name", "title", "needs", "source", "plugin")))
+        click.echo(as_table(rows, COLUMNS.get(kind, ("name", "title", "needs", "source", "plugin"))))
+
+
+def chosen_rows(kind: str) -> list[Row]:
+    """What there is of a kind."""
+    if kind == "grids":
+        from dqas_plugin.bench import shipped_grids
+
+        return [{"name": one.name, "title": one.title, "file": str(one.path)} for one in shipped_grids()]
+    from dqas_plugin.plugins import plugins
+
+    loaded = plugins()
+    return plugin_rows(loaded) if kind == "plugins" else entry_rows(loaded, KINDS[kind])
 
 
 def overlap(folder: Path, format_: str) -> str:

@@ -17,10 +17,13 @@ import click
 
 from dqas_cli.bench import bench
 from dqas_cli.doctor import doctor
+from dqas_cli.figure import figure
 from dqas_cli.import_ import import_
 from dqas_cli.listing import list_
 from dqas_cli.quantize import quantize
+from dqas_cli.report import report
 from dqas_cli.select import select
+from dqas_cli.table import table
 from dqas_plugin.errors import DqasError, PluginError, UserError, unknown_name
 from dqas_plugin.versions import installed
 
@@ -182,7 +185,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (bench, select, quantize, import_, list_, doctor):
+for _command in (bench, select, quantize, import_, table, figure, report, list_, doctor):
     cli.add_command(_command)
 
 

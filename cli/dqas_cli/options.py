@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from dqas_cli.deepcore import deepcore_option
+from dqas_plugin import given
 from dqas_plugin.errors import UserError, unknown_name
-from dqas_plugin.recipes import RECIPES, Recipe, recipe
+from dqas_plugin.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
-    from dqas_plugin.data import DatasetSplits, ImageDataset
+    from dqas_plugin.data import DatasetSplits
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,11 +21,11 @@ Decorator = Callable[[F], F]
 
 
 def one_of(kind: str, words: Iterable[str]) -> dict[str, Any]:
-    """Arguments of an option (or argument) that is one of some words; a wrong one is answered with the nearest."""
+    """Arguments of an option (or argument) that is one of some words, or left out; a wrong one is answered with the nearest."""
     valid = tuple(words)
 
-    def check(_: click.Context, __: click.Parameter, value: str) -> str:
-        if value not in valid:
+    def check(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+        if value is not None and value not in valid:
             raise unknown_name(kind, value, valid)
         return value
 
@@ -46,67 +45,9 @@ def many(read: Callable[[str, str], T], metavar: str) -> dict[str, Any]:
     """Arguments of an option that takes several values, by comma or repeated; each is kept once, in order."""
 
     def parse(_: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[T, ...]:
-        parts = [part.strip() for text in texts for part in text.split(",")]
-        if not all(parts):
-            raise UserError(f"{parameter.opts[0]} '{','.join(texts)}' has an empty entry: separate values by single commas")
-        return tuple(dict.fromkeys(read(parameter.opts[0], part) for part in parts))
+        return given.separated(parameter.opts[0], texts, read)
 
     return {"type": str, "metavar": metavar, "callback": parse, "multiple": True}
-
-
-def read_name(_: str, text: str) -> str:
-    """A name as it is; whether it exists is known once the plugins are loaded."""
-    return text
-
-
-def read_ratio(option: str, text: str) -> float:
-    """A share of the training set, above 0 and at most 1."""
-    value = _number(text)
-    if not 0 < value <= 1:
-        raise UserError(f"{option} {text}: give a share of the training set above 0 and at most 1, such as 0.05")
-    return value
-
-
-def read_share(option: str, text: str) -> float:
-    """A part of the budget, above 0 and below 1."""
-    value = _number(text)
-    if not 0 < value < 1:
-        raise UserError(f"{option} {text}: give a part of the budget above 0 and below 1, such as 0.1")
-    return value
-
-
-def read_count(option: str, text: str) -> int:
-    """A whole number of at least 1."""
-    return _whole(option, text, 1)
-
-
-def read_seed(option: str, text: str) -> int:
-    """A whole number of at least 0."""
-    return _whole(option, text, 0)
-
-
-def read_size(option: str, text: str) -> int:
-    """A number of bytes: 500MB, 4GiB, 1e9."""
-    found = re.fullmatch(r"([0-9.e+]+)\s*(?:([kmgt])(i?)b?|b)?", text.strip().lower())
-    value = _number(found[1]) if found else math.nan
-    unit = 1024 if found and found[3] else 1000
-    size = value * unit ** (" kmgt".index(found[2]) if found and found[2] else 0)
-    if not 1 <= size < 2**63:
-        raise UserError(f"{option} {text}: give a size such as 500MB or 4GiB")
-    return int(size)
-
-
-def _whole(option: str, text: str, least: int) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < least:
-        raise UserError(f"{option} {text}: give a whole number of at least {least}")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _together(options: Iterable[Callable[[F], F]]) -> Decorator[F]:
@@ -159,7 +100,7 @@ def method_options(function: F) -> F:
             ),
             click.option(
                 "--max-memory",
-                **one(read_size, "SIZE"),
+                **one(given.read_size, "SIZE"),
                 default="4GiB",
                 show_default=True,
                 help="What ranking a class may take beyond the features, such as 500MB.",
@@ -182,10 +123,12 @@ def training_options(function: F) -> F:
                 help="How to train.",
             ),
             click.option(
-                "--epochs", **one(read_count, "NUMBER"), help="Passes over the training set, instead of the recipe's."
+                "--epochs", **one(given.read_count, "NUMBER"), help="Passes over the training set, instead of the recipe's."
             ),
             click.option(
-                "--iterations", **one(read_count, "NUMBER"), help="Optimiser steps whatever the size, instead of the recipe's."
+                "--iterations",
+                **one(given.read_count, "NUMBER"),
+                help="Optimiser steps whatever the size, instead of the recipe's.",
             ),
             click.option(
                 "--prior",
@@ -215,7 +158,7 @@ def counts_options(function: F) -> F:
             ),
             click.option(
                 "--refine-share",
-                **one(read_share, "SHARE"),
+                **one(given.read_share, "SHARE"),
                 default="0.1",
                 show_default=True,
                 help="That part of the budget.",
@@ -251,7 +194,7 @@ def quantization_options(function: F) -> F:
             click.option(
                 "--drop-rate", type=float, default=0.25, show_default=True, help="Share of the patches that they drop."
             ),
-            click.option("--patch-size", **one(read_count, "PIXELS"), help="Side of a patch.  [default: by image size]"),
+            click.option("--patch-size", **one(given.read_count, "PIXELS"), help="Side of a patch.  [default: by image size]"),
             click.option(
                 "--patch-scores",
                 **one_of("patch score", ("grad-cam", "saliency")),
@@ -262,9 +205,9 @@ def quantization_options(function: F) -> F:
             click.option(
                 "--rebuild",
                 **one_of("way to rebuild images", ("harmonic", "mae")),
-                default="harmonic",
+                default="mae",
                 show_default=True,
-                help="Harmonic inpainting, or a masked autoencoder that is trained here.",
+                help="A masked autoencoder that is trained here, or harmonic inpainting, which takes seconds.",
             ),
         )
     )(function)
@@ -272,14 +215,7 @@ def quantization_options(function: F) -> F:
 
 def chosen_recipe(name: str, epochs: int | None, iterations: int | None, prior: str) -> Recipe:
     """The recipe of that name with what the options change."""
-    if epochs is not None and iterations is not None:
-        raise UserError("--epochs and --iterations exclude each other: give one of them")
-    changes: dict[str, Any] = {"epochs": epochs, "iterations": iterations}
-    given = {key: value for key, value in changes.items() if value is not None}
-    base = recipe(name)
-    if prior != base.prior:
-        given["prior"] = prior
-    return base.with_(**given) if given else base
+    return given.chosen_recipe(name, epochs, iterations, prior, mark="--")
 
 
 def chosen_device(name: str) -> str:
@@ -315,60 +251,14 @@ def tell_notes(name: str, data: DatasetSplits) -> None:
         click.echo(f"{name}: {note}", err=True)
 
 
-def check_model(name: str, data: ImageDataset) -> None:
-    """Build the network once, so that a name that means nothing or images that do not fit are known before the work.
-
-    Raises:
-        UserError: from the model.
-    """
-    from dqas_plugin.lookup import resolve_model
-
-    resolve_model(name)(data.image_shape, data.num_classes)
-
-
-def check_features(name: str) -> None:
-    """Look the extractor up, so that a name that means nothing is known before the work.
-
-    Raises:
-        UserError: from the extractor.
-    """
-    if name != "proxy":
-        from dqas_plugin.extractors import resolve
-
-        resolve(name)
-
-
 def dataset_options(name: str, pairs: Iterable[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` pairs as the keyword arguments of that dataset's loader.
-
-    Raises:
-        UserError: for an unknown option (with the nearest ones), or a value of another type.
-    """
-    texts = split_pairs("--dataset-option", pairs)
-    if not texts:
-        return {}
-    from dqas_plugin.lookup import parse_options
-    from dqas_plugin.plugins import plugins
-
-    loader = plugins().datasets[name.partition(":")[0]]
-    return parse_options(f"option of the dataset '{loader.name}'", texts, loader.options)
+    """``NAME=VALUE`` pairs as the keyword arguments of that dataset's loader."""
+    return given.dataset_options(name, split_pairs("--dataset-option", pairs))
 
 
 def chosen_method_options(methods: Iterable[str], pairs: Iterable[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` pairs as keyword arguments of the methods.
-
-    Raises:
-        UserError: for an option that none of them has (with the nearest ones), or a value of another type.
-    """
-    texts = split_pairs("--method-option", pairs)
-    if not texts:
-        return {}
-    from dqas_plugin.contracts import Selector
-    from dqas_plugin.lookup import parse_options, resolve_method
-
-    found = [resolve_method(name)[0] for name in methods]
-    parameters = {name: one for selector in found if isinstance(selector, Selector) for name, one in selector.options.items()}
-    return parse_options("method option", texts, parameters)
+    """``NAME=VALUE`` pairs as keyword arguments of the methods."""
+    return given.method_options(methods, split_pairs("--method-option", pairs))
 
 
 def split_pairs(option: str, pairs: Iterable[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import click
 from dqas_cli import options, rules
 from dqas_cli.files import check_cache, check_new_folder
 from dqas_cli.select import summary
+from dqas_plugin import given
 from dqas_plugin.errors import UserError
 
 
@@ -18,8 +19,8 @@ from dqas_plugin.errors import UserError
     epilog="The folder loads as a dataset: dqas bench --dataset parquet:DIR. Its test split is that of the original."
 )
 @options.data_options
-@click.option("--ratio", **options.one(options.read_ratio, "SHARE"), help="Share of the data to keep, such as 0.1.")
-@click.option("--aipc", **options.one(options.read_count, "NUMBER"), help="The same as whole images per class.")
+@click.option("--ratio", **options.one(given.read_ratio, "SHARE"), help="Share of the data to keep, such as 0.1.")
+@click.option("--aipc", **options.one(given.read_count, "NUMBER"), help="The same as whole images per class.")
 @click.option(
     "--pipeline",
     **options.one_of("pipeline", ("dqas", "dq")),
@@ -30,19 +31,17 @@ from dqas_plugin.errors import UserError
 @click.option("--no-adaptive", is_flag=True, help="DQAS with even class counts and without refinement.")
 @click.option(
     "--refine-share",
-    **options.one(options.read_share, "SHARE"),
+    **options.one(given.read_share, "SHARE"),
     default="0.1",
     show_default=True,
     help="Part of the images that error reduction adds, with dqas.",
 )
 @rules.rule_options
 @options.quantization_options
-@click.option("--bins", **options.one(options.read_count, "NUMBER"), default="10", show_default=True, help="How many bins.")
+@click.option("--bins", **options.one(given.read_count, "NUMBER"), default="10", show_default=True, help="How many bins.")
 @click.option("--mae-weights", type=click.Path(path_type=Path), help="Weights of a masked autoencoder; means --rebuild mae.")
 @options.training_options
-@click.option(
-    "--seed", **options.one(options.read_seed, "NUMBER"), default="0", show_default=True, help="Of all that is random."
-)
+@click.option("--seed", **options.one(given.read_seed, "NUMBER"), default="0", show_default=True, help="Of all that is random.")
 @click.option("--rebuilt", is_flag=True, help="Write rebuilt images instead of patches and masks.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the result.")
 def quantize(
@@ -80,7 +79,7 @@ def quantize(
     check_cache()
     place = options.chosen_device(device)
     data = options.load_data(dataset, root, dataset_options)
-    options.check_model(model, data.train)
+    given.check_model(model, data.train)
     from dqas_plugin.quantization import quantize as library
 
     settings = None if no_patches else _settings(**patches).of(data.train.image_shape)
@@ -106,7 +105,7 @@ def quantize(
 
 
 def _settings(*, drop_rate: float, patch_size: int | None, patch_scores: str, rebuild: str, mae_weights: Path | None) -> Any:
-    from dqas_plugin.quantization.rebuilding import PatchSettings
+    from dqas_plugin.quantization.settings import PatchSettings
 
     way = "mae" if mae_weights is not None else rebuild
     return PatchSettings(drop_rate, patch_size, patch_scores, way, mae_weights)

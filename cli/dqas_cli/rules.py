@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from dqas_cli.options import split_pairs
-from dqas_plugin.errors import UserError
+from dqas_plugin import given
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,43 +38,10 @@ def rule_options(function: F) -> F:
 
 
 def chosen_allocator_options(allocators: Iterable[str], pairs: Iterable[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` pairs as keyword arguments of the allocators.
-
-    Raises:
-        UserError: for an option that none of them has (with the nearest ones), a value of another type, or no allocator.
-    """
-    texts = split_pairs("--allocator-option", pairs)
-    if not texts:
-        return {}
-    from dqas_plugin.lookup import parse_options
-    from dqas_plugin.plugins import plugins
-
-    found = [plugins().allocators[name] for name in allocators]
-    if not found:
-        raise UserError(f"--allocator-option {next(iter(texts))} belongs to an allocator: add --adaptive, or leave it out")
-    return parse_options("allocator option", texts, {name: one for each in found for name, one in each.options.items()})
+    """``NAME=VALUE`` pairs as keyword arguments of the allocators."""
+    return given.allocator_options(allocators, split_pairs("--allocator-option", pairs), mark="--")
 
 
 def chosen_refiner_options(refiner: str | None, pairs: Sequence[str], scorer: str | None) -> dict[str, Any]:
-    """``NAME=VALUE`` pairs, and the scorer, as keyword arguments of the refiner.
-
-    Raises:
-        UserError: for an option that it does not have (with the nearest ones), a value of another type, or no refiner.
-    """
-    texts = split_pairs("--refiner-option", pairs)
-    if scorer is not None:
-        if texts.get("scorer", scorer) != scorer:
-            raise UserError(f"--scorer {scorer} and --refiner-option scorer={texts['scorer']} differ: give one of them")
-        texts["scorer"] = scorer
-    if not texts:
-        return {}
-    from dqas_plugin.lookup import parse_options
-    from dqas_plugin.plugins import check_options, plugins
-
-    if refiner is None:
-        given = "--scorer" if list(texts) == ["scorer"] and scorer else f"--refiner-option {next(iter(texts))}"
-        raise UserError(f"{given} belongs to a refiner: add --refiner error-reduction, or leave it out")
-    entry = plugins().refiners[refiner]
-    if not entry.options:
-        check_options(entry, "refiner", texts)
-    return parse_options(f"option of the refiner '{refiner}'", texts, entry.options)
+    """``NAME=VALUE`` pairs, and the scorer, as keyword arguments of the refiner."""
+    return given.refiner_options(refiner, split_pairs("--refiner-option", pairs), scorer, mark="--")

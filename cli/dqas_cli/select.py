@@ -11,6 +11,7 @@ import click
 from dqas_cli import formats, options, rules
 from dqas_cli.files import check_cache, check_new_folder, check_writable
 from dqas_cli.printing import aligned
+from dqas_plugin import given
 from dqas_plugin.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 )
 @options.data_options
 @click.option("--method", default="graphcut", show_default=True, metavar="NAME", help="See: dqas list methods.")
-@click.option("--ratio", **options.one(options.read_ratio, "SHARE"), help="Share of the training set, such as 0.1.")
-@click.option("--aipc", **options.one(options.read_count, "NUMBER"), help="Average images per class, instead of --ratio.")
+@click.option("--ratio", **options.one(given.read_ratio, "SHARE"), help="Share of the training set, such as 0.1.")
+@click.option("--aipc", **options.one(given.read_count, "NUMBER"), help="Average images per class, instead of --ratio.")
 @options.method_options
 @options.counts_options
 @rules.rule_options
 @options.training_options
 @click.option(
-    "--seed", **options.one(options.read_seed, "NUMBER"), default="0", show_default=True, help="Same seed, same selection."
+    "--seed", **options.one(given.read_seed, "NUMBER"), default="0", show_default=True, help="Same seed, same selection."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the selection goes, such as s.npz.")
 @click.option("--force", is_flag=True, help="Overwrite that file.")
@@ -72,8 +73,8 @@ def select(
     place = options.chosen_device(device)
     splits = options.load_data(dataset, root, dataset_options)
     data = splits.train
-    options.check_model(choices["model"], data)
-    options.check_features(choices["features"])
+    given.check_model(choices["model"], data)
+    given.check_features(choices["features"])
     own = options.chosen_method_options([method], method_options)
     counting = [choices["allocator"] or "adaptive"] if choices["allocator"] or choices["adaptive"] else []
     choices["allocator_options"] = rules.chosen_allocator_options(counting, allocator_options)

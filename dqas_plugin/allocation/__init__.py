@@ -12,8 +12,9 @@ import numpy.typing as npt
 from dqas_plugin.allocation.adaptive import adaptive
 from dqas_plugin.allocation.even import proportional, uniform
 from dqas_plugin.allocation.paper import paper
-from dqas_plugin.allocation.problem import GOALS, Allocation, AllocationProblem, Evaluate, Gain, Mapper
+from dqas_plugin.allocation.problem import Allocation, AllocationProblem, Evaluate, Gain, Mapper
 from dqas_plugin.contracts import Allocator
+from dqas_plugin.defaults import GOALS
 from dqas_plugin.errors import PluginError
 from dqas_plugin.hookspecs import hookimpl
 

@@ -12,11 +12,9 @@ import numpy.typing as npt
 
 from dqas_plugin.allocation.rounding import round_counts
 from dqas_plugin.data import FloatArray, IntArray
+from dqas_plugin.defaults import GOALS
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.scores import ClassScores
-
-GOALS = ("mean", "natural", "worst")
-"""What "better" means: class-mean accuracy, accuracy weighted by class frequencies, accuracy of the lowest class."""
 
 Evaluate = Callable[[IntArray, int], ClassScores]
 """Trains on the given class counts and scores every class: ``f(counts int64 [C], seed)``. Equal seeds are *paired*: they
@@ -76,7 +74,7 @@ class AllocationProblem:
         capacity: int64 ``[C]``, samples available, at least one a class.
         budget: samples to take, at least one a class.
         seed: of everything random in the allocator.
-        goal: one of :data:`GOALS`.
+        goal: one of :data:`dqas_plugin.defaults.GOALS`.
         frequencies: float64 ``[C]``, share of each class where the network will be used, summing to 1; empty: as capacity.
         overlap: share of the held-out images that evaluations with different seeds have in common, 0 to below 1
             (see :meth:`gain`).

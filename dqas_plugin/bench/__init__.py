@@ -13,40 +13,54 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dqas_plugin.bench.cell import STEPS, Steps, open_dataset
+    from dqas_plugin.bench.checks import DEFAULT_RATIOS
     from dqas_plugin.bench.cost import Estimate, estimate
     from dqas_plugin.bench.executors import default_jobs
-    from dqas_plugin.bench.grid import DEFAULT_RATIOS, Cell, DatasetReference, plan
-    from dqas_plugin.bench.progress import Bar, Lines, Reporter, Silent, reporter
+    from dqas_plugin.bench.grid import Cell, DatasetReference, plan
+    from dqas_plugin.bench.gridfile import ShippedGrid, read_grid, shipped_grids
+    from dqas_plugin.bench.gridspec import GridSpec, plan_grids
+    from dqas_plugin.bench.progress import Bar, Lines, Reporter, Silent, names, reporter
     from dqas_plugin.bench.render import markdown, plain
+    from dqas_plugin.bench.reproduce import Command, commands
     from dqas_plugin.bench.runner import Failure, Outcome, Stopped, run
     from dqas_plugin.bench.store import Store
     from dqas_plugin.bench.table import Row, Section, tabulate
+    from dqas_plugin.bench.tables import Table
 
 _HOMES = {
-    "DEFAULT_RATIOS": "grid",
+    "DEFAULT_RATIOS": "checks",
     "STEPS": "cell",
     "Bar": "progress",
     "Cell": "grid",
+    "Command": "reproduce",
     "DatasetReference": "grid",
     "Estimate": "cost",
     "Failure": "runner",
+    "GridSpec": "gridspec",
     "Lines": "progress",
     "Outcome": "runner",
     "Reporter": "progress",
     "Row": "table",
     "Section": "table",
+    "ShippedGrid": "gridfile",
     "Silent": "progress",
     "Steps": "cell",
     "Stopped": "runner",
     "Store": "store",
+    "Table": "tables",
+    "commands": "reproduce",
     "default_jobs": "executors",
     "estimate": "cost",
     "markdown": "render",
+    "names": "progress",
     "open_dataset": "cell",
     "plain": "render",
     "plan": "grid",
+    "plan_grids": "gridspec",
+    "read_grid": "gridfile",
     "reporter": "progress",
     "run": "runner",
+    "shipped_grids": "gridfile",
     "tabulate": "table",
 }
 
@@ -55,26 +69,35 @@ __all__ = [
     "STEPS",
     "Bar",
     "Cell",
+    "Command",
     "DatasetReference",
     "Estimate",
     "Failure",
+    "GridSpec",
     "Lines",
     "Outcome",
     "Reporter",
     "Row",
     "Section",
+    "ShippedGrid",
     "Silent",
     "Steps",
     "Stopped",
     "Store",
+    "Table",
+    "commands",
     "default_jobs",
     "estimate",
     "markdown",
+    "names",
     "open_dataset",
     "plain",
     "plan",
+    "plan_grids",
+    "read_grid",
     "reporter",
     "run",
+    "shipped_grids",
     "tabulate",
 ]
 

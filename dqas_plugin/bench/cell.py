@@ -7,7 +7,8 @@ The result of a cell is a dict that JSON knows:
   after the last step of the training;
 * ``best``: the same of the evaluation with the highest class mean, chosen on test labels: for comparison with others only;
 * ``counts``: images chosen of each class;
-* ``seconds``: ``features``, ``selection``, ``allocation``, ``refinement``, ``training``;
+* ``seconds``: ``features``, ``selection``, ``allocation``, ``refinement``, ``training``, and where patches are dropped
+  ``pixels``: judging and rebuilding all training images;
 * ``training``: key of the training, the same for cells that chose the same images;
 * ``precision``, ``steps``, ``versions``, and ``provenance`` as the selection tells it.
 """
@@ -18,7 +19,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ from dqas_plugin.versions import versions
 
 if TYPE_CHECKING:
     from dqas_plugin.pipeline import SelectionRequest
+    from dqas_plugin.quantization.rebuilding import Rebuilt
     from dqas_plugin.selection import Selection
 
 Result = dict[str, Any]
@@ -49,7 +51,7 @@ class Task:
 
     Attributes:
         cell: what is to be done.
-        device: where, with its index.
+        device: where: ``cpu``, ``cuda:0`` …; ``cuda`` where the executor gives every worker a GPU.
         path: the file of the cell's selection.
     """
 
@@ -57,12 +59,30 @@ class Task:
     device: str
     path: Path
 
+    def on(self, device: str) -> Task:
+        """The same on another device."""
+        return replace(self, device=device)
+
 
 @dataclass(frozen=True)
 class Preparation:
     """Cells that read the output of the same network."""
 
     tasks: tuple[Task, ...]
+
+    @property
+    def cell(self) -> Cell:
+        """One of them."""
+        return self.tasks[0].cell
+
+    @property
+    def device(self) -> str:
+        """Where."""
+        return self.tasks[0].device
+
+    def on(self, device: str) -> Preparation:
+        """The same on another device."""
+        return Preparation(tuple(one.on(device) for one in self.tasks))
 
 
 @dataclass(frozen=True)
@@ -104,8 +124,18 @@ def open_dataset(name: str, root: str | Path | None = None, **options: Any) -> D
     splits = load_dataset(name, root, **options)
     reference = DatasetReference.of(splits, name, root, options)
     _loaded.cache_clear()
-    _given[reference.fingerprint] = splits
+    give(reference, splits)
     return reference
+
+
+def give(reference: DatasetReference, splits: DatasetSplits) -> None:
+    """Let :func:`load` find a dataset that this process has already."""
+    _given[reference] = splits
+
+
+def is_given(reference: DatasetReference) -> bool:
+    """Whether this process has the dataset."""
+    return reference in _given
 
 
 def load(reference: DatasetReference) -> DatasetSplits:
@@ -114,10 +144,10 @@ def load(reference: DatasetReference) -> DatasetSplits:
     Raises:
         UserError: if its content is not what it was when the grid was planned.
     """
-    return _given.get(reference.fingerprint) or _loaded(reference)
+    return _given.get(reference) or _loaded(reference)
 
 
-_given: dict[str, DatasetSplits] = {}
+_given: dict[DatasetReference, DatasetSplits] = {}  # the same content may be mirrored under one name and not under another
 
 
 @lru_cache(maxsize=2)
@@ -136,7 +166,7 @@ def request(cell: Cell, device: str) -> SelectionRequest:
 
     original = load(cell.dataset).train
     return SelectionRequest(
-        data=_rebuilt(cell, device) if cell.reads_rebuilt else original,
+        data=_rebuilt(cell, device).data if cell.reads_rebuilt else original,
         method=cell.method,
         budget=cell.images,
         allocator=cell.allocator,
@@ -158,13 +188,13 @@ def request(cell: Cell, device: str) -> SelectionRequest:
     )
 
 
-def _rebuilt(cell: Cell, device: str) -> ImageDataset:
+def _rebuilt(cell: Cell, device: str) -> Rebuilt:
     """The images of the dataset, rebuilt without the patches that the cell's method drops."""
     from dqas_plugin.quantization.quantize import rebuilt_by_proxy
 
     patches = cell.patches
     assert patches is not None
-    return rebuilt_by_proxy(load(cell.dataset).train, patches, cell.model, cell.recipe, cell.seed, device, _log.info).data
+    return rebuilt_by_proxy(load(cell.dataset).train, patches, cell.model, cell.recipe, cell.seed, device, _log.info)
 
 
 def prepare_signals(preparation: Preparation) -> None:
@@ -206,7 +236,8 @@ def train_on_selection(task: Task) -> Result:
     order = np.argsort(selection.indices)  # the same set is the same training, whoever chose it
     weights = None if selection.weights is None else torch.from_numpy(selection.weights[order])
     with threads(task.device):
-        images = data.train if cell.patches is None else _rebuilt(cell, task.device)
+        rebuilt = None if cell.patches is None else _rebuilt(cell, task.device)
+        images = data.train if rebuilt is None else rebuilt.data
         trained = train(
             resolve_model(cell.model),
             images.subset(selection.indices[order]),
@@ -223,6 +254,7 @@ def train_on_selection(task: Task) -> Result:
         "accuracy": accuracies(trained.last, data.test),
         "best": accuracies(trained.best, data.test),
         "seconds": trained.seconds,
+        **({} if rebuilt is None else {"pixels": rebuilt.seconds}),
         "precision": trained.precision,
         "steps": trained.steps,
         "versions": versions(),
@@ -235,8 +267,10 @@ STEPS = Steps(prepare=prepare_signals, select=make_selection, read=read_selectio
 def compose(cell: Cell, chosen: Chosen, training: Result) -> Result:
     """The result of a cell, of its selection and its training."""
     seconds = dict(chosen.provenance.get("seconds", {}))
+    common = dict(training)
+    seconds |= {"pixels": common.pop("pixels")} if "pixels" in common else {}
     return {
-        **training,
+        **common,
         "counts": list(chosen.counts),
         "seconds": {**seconds, "training": training["seconds"]},
         "training": hashed(cell.training_configuration(chosen.digest)),

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dqas_plugin.allocation.problem import GOALS
 from dqas_plugin.budget import budget_of
 from dqas_plugin.contracts import Entry, Selector
+from dqas_plugin.defaults import GOALS, PROXIES
 from dqas_plugin.errors import UserError, unknown_name
-from dqas_plugin.request import PROXIES
 
 if TYPE_CHECKING:
     from dqas_plugin.bench.grid import DatasetReference
@@ -120,17 +119,25 @@ def own_options(entry: Entry, kind: str, options: Mapping[str, Any], without: It
 
 def told_of_quantization(method: str, quantization: Mapping[str, Any]) -> list[str]:
     """What a method that quantizes does otherwise than usual, in words."""
-    from dqas_plugin.lookup import resolve_method
-    from dqas_plugin.quantization.rebuilding import PatchSettings
+    from dqas_plugin.quantization.settings import PatchSettings
 
-    found, _ = resolve_method(method)
-    usual = found.quantizes if isinstance(found, Selector) else None
-    told = [] if quantization["bins_on"] == usual else [f"bins on {quantization['bins_on']}"]
+    told = [] if quantization["bins_on"] == _usual_bins(method) else [f"bins on {quantization['bins_on']}"]
     if quantization["patches"] is None:
         return ["whole images", *told]
     given, plain = quantization["patches"], asdict(PatchSettings())
     changed = {name: value for name, value in given.items() if value != plain[name] and name != "size"}
     return told + [f"{name.replace('_', ' ')} {value}" for name, value in changed.items()]
+
+
+def _usual_bins(method: str) -> str | None:
+    from dqas_plugin.quantization.settings import USUAL_BINS
+
+    if method in USUAL_BINS:
+        return USUAL_BINS[method]
+    from dqas_plugin.lookup import resolve_method
+
+    found, _ = resolve_method(method)
+    return found.quantizes if isinstance(found, Selector) else None
 
 
 def quantizations(
@@ -143,7 +150,7 @@ def quantizations(
     """
     from dqas_plugin.lookup import resolve_method
     from dqas_plugin.quantization.quantize import BINS_ON
-    from dqas_plugin.quantization.rebuilding import PatchSettings
+    from dqas_plugin.quantization.settings import PatchSettings
 
     if bins_on is not None and bins_on not in BINS_ON:
         raise unknown_name("kind of images to make bins of", bins_on, BINS_ON)

@@ -14,6 +14,7 @@ from dqas_plugin.bench.executors import default_jobs
 from dqas_plugin.bench.grid import Cell, hashed
 from dqas_plugin.bench.store import Store
 from dqas_plugin.contracts import Selector
+from dqas_plugin.plugins import plugins
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.told import duration
 from dqas_plugin.training import train
@@ -47,6 +48,8 @@ class Estimate:
         searches: cells whose class counts are searched for; their time is not known beforehand.
         retrainings: networks that refiners train themselves.
         autoencoders: that are trained to rebuild images; their time is not known beforehand.
+        devices: machines or GPUs that the jobs are on.
+        price: of an hour of one of them, in any currency; None: not known.
     """
 
     cells: int
@@ -58,6 +61,13 @@ class Estimate:
     searches: int
     retrainings: int = 0
     autoencoders: int = 0
+    devices: int = 1
+    price: float | None = None
+
+    @property
+    def money(self) -> float | None:
+        """Time x price x devices, in the currency of the price; None without one."""
+        return None if self.price is None else self.seconds / 3600 * self.price * self.devices
 
     def __str__(self) -> str:
         if self.stored == self.cells:
@@ -66,17 +76,43 @@ class Estimate:
         text = (
             f"{self.cells} cells, {self.stored} of them stored; left to do: at most {self.proxies} trainings of proxies"
             f"{refining} and {self.trainings} of final networks, about {duration(self.seconds)} with "
-            f"{self.jobs} job{'s' if self.jobs > 1 else ''} (an estimate, from a few training steps on this machine)"
+            f"{_number(self.jobs, 'job')} (an estimate, from a few training steps on this machine)"
         )
+        if self.price is not None and self.money is not None:
+            text += (
+                f"; at {_price(self.price)} an hour about {_amount(self.money)} (that time x the price x "
+                f"{_number(self.devices, 'device')}: an estimate, too)"
+            )
         searches = [f"the search for class counts in {self.searches} cells"] if self.searches else []
-        autoencoders = [f"the training of {self.autoencoders} autoencoders"] if self.autoencoders else []
+        plural = "s" if self.autoencoders > 1 else ""
+        autoencoders = [f"the training of {self.autoencoders} autoencoder{plural}"] if self.autoencoders else []
         if searches or autoencoders:
             text += f"; not counted: {' and '.join(searches + autoencoders)}"
         return text
 
 
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"
+
+
+def _price(price: float) -> str:
+    """``2.50``, and more digits where there are more."""
+    return f"{price:,.2f}" if round(price, 2) == price else f"{price:g}"
+
+
+def _amount(money: float) -> str:
+    return f"{money:,.2f}" if money >= 0.01 else "less than 0.01"
+
+
 def estimate(
-    cells: Sequence[Cell], folder: Path | str, *, jobs: int | None = None, device: str = "cpu", speed: Speed | None = None
+    cells: Sequence[Cell],
+    folder: Path | str,
+    *,
+    jobs: int | None = None,
+    executor: str = "local",
+    device: str = "cpu",
+    price: float | None = None,
+    speed: Speed | None = None,
 ) -> Estimate:
     """Count what is left to do and measure a few training steps; nothing is written.
 
@@ -84,7 +120,9 @@ def estimate(
         cells: see :func:`dqas_plugin.bench.plan`.
         folder: where results are kept.
         jobs: as in :func:`dqas_plugin.bench.run`.
+        executor: as in :func:`dqas_plugin.bench.run`.
         device: as in :func:`dqas_plugin.bench.run`.
+        price: of an hour of a machine or GPU, in any currency, to say what the time costs.
         speed: training images per second of a cell's model and recipe on a device; default: measured.
     """
     every = {cell.key: cell for cell in cells}
@@ -93,7 +131,8 @@ def estimate(
         with Store(folder) as store:
             stored = set(store.results(every.values()))
     left = [cell for key, cell in every.items() if key not in stored]
-    workers = jobs or (default_jobs() if device.startswith("cpu") else 1)
+    workers, devices = _workers(executor, jobs, device)
+    lanes = workers if device.startswith("cpu") else devices
     proxies = _proxies(left)
     searches = [cell for cell in left if cell.allocator not in ("uniform", "proportional")]
     probing = [cell for cell in left if _refines(cell) or (cell in searches and cell.proxy == "probe")]
@@ -108,10 +147,10 @@ def estimate(
             speeds[kind] = (speed or measured_speed)(_largest(cell, left), device)
         return images / speeds[kind]
 
-    proxy_seconds = _shared([cost(cell, images) for cell, _, images in proxies.values()], workers)
-    proxy_seconds += _shared([cost(cell, _training_images(cell)) for cell in probes.values()], workers)
-    proxy_seconds += _shared([cost(cell, _retraining_images(cell, one)) for cell, one in retraining], workers)
-    training_seconds = _shared([cost(cell, _training_images(cell)) for cell in left], workers)
+    proxy_seconds = _shared([cost(cell, images) for cell, _, images in proxies.values()], lanes)
+    proxy_seconds += _shared([cost(cell, _training_images(cell)) for cell in probes.values()], lanes)
+    proxy_seconds += _shared([cost(cell, _retraining_images(cell, one)) for cell, one in retraining], lanes)
+    training_seconds = _shared([cost(cell, _training_images(cell)) for cell in left], lanes)
     starting = _STARTING if workers > 1 and left else 0.0
     return Estimate(
         cells=len(every),
@@ -122,8 +161,21 @@ def estimate(
         jobs=workers,
         searches=len(searches),
         retrainings=sum(one.trainings(cell.dataset.images) for cell, one in retraining),
-        autoencoders=len({hashed([cell.proxy_key, asdict(patches)]) for cell, patches in rebuilding}),
+        autoencoders=len({hashed([cell.dataset.identity(), asdict(patches)]) for cell, patches in rebuilding}),
+        devices=devices,
+        price=price,
     )
+
+
+def _workers(executor: str, jobs: int | None, device: str) -> tuple[int, int]:
+    """How many jobs there are at a time, and on how many machines or GPUs: jobs on one GPU are as fast as one alone.
+
+    Where an executor with workers elsewhere finds room is not known beforehand: without a number of jobs it is one.
+    """
+    if plugins().executors[executor].elsewhere:
+        return jobs or 1, jobs or 1
+    workers = jobs or default_jobs(device)
+    return workers, 1 if device.startswith("cpu") else min(workers, default_jobs(device))
 
 
 def check_trainings(cells: Iterable[Cell], device: str) -> None:

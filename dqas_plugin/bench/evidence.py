@@ -6,6 +6,7 @@ Tables, figures and the report all start here, so that they show the same.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from dqas_plugin.bench.store import Store
@@ -14,7 +15,12 @@ from dqas_plugin.errors import UserError, unknown_name
 
 
 def read(
-    folder: Path | str, *, dataset: str | None = None, model: str | None = None, recipe: str | None = None
+    folder: Path | str,
+    *,
+    dataset: str | None = None,
+    model: str | None = None,
+    recipe: str | None = None,
+    best_epoch: bool = False,
 ) -> list[Section]:
     """The tables of all finished cells, those that were measured first come first.
 
@@ -23,13 +29,16 @@ def read(
         dataset: only of this one, named as in the bench, or by the last part of its path.
         model: only of this network.
         recipe: only of the recipe of this name.
+        best_epoch: accuracies of the best evaluation instead of the last one. It is chosen on test labels: for comparison with
+            others only.
 
     Raises:
         UserError: if there are no results, they are of another version, or none is of that dataset, model and recipe.
     """
     with Store.existing(folder) as store:
         found = list(store.cells())
-    sections = tabulate([cell for cell, _ in found], {cell.key: result for cell, result in found})
+    results = {cell.key: {**result, "accuracy": result["best"]} if best_epoch else result for cell, result in found}
+    sections = [replace(one, epoch="best" if best_epoch else "last") for one in tabulate([cell for cell, _ in found], results)]
     if not sections:
         raise UserError(f"{folder} has no finished cell yet: let dqas bench --results {folder} finish one first")
     for kind, wanted in (("dataset", dataset), ("model", model), ("recipe", recipe)):

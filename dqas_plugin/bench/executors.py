@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeVar
 
 from dqas_plugin.errors import DqasError, UserError
@@ -19,6 +22,11 @@ from dqas_plugin.hookspecs import hookimpl
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Handle = TypeVar("Handle", bound=Hashable)
+
+_RETRIES = 1
+
+_log = logging.getLogger(__name__)
 
 
 class Pool(Protocol):
@@ -29,8 +37,18 @@ class Pool(Protocol):
         ...
 
 
-def default_jobs() -> int:
-    """The processors this process may use."""
+class WorkerLostError(DqasError):
+    """A task whose worker came to an end before it: the process was killed, or its machine went away."""
+
+
+def default_jobs(device: str = "cpu") -> int:
+    """The processors this process may use; on ``cuda`` the GPUs, and one on a GPU that is named."""
+    if device == "cuda":
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    if not device.startswith("cpu"):
+        return 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -40,34 +58,85 @@ def default_jobs() -> int:
 def local(jobs: int) -> Iterator[Pool]:
     """``jobs`` processes on this machine; with one job, this process itself.
 
-    Leaving the block by an exception (Ctrl-C) ends the processes at once.
+    A task for ``cuda`` gets one of the GPUs here, in turn over the processes: several processes share a GPU where there are
+    more of them. A task whose process is killed is done once more, and has then failed. Leaving the block by an exception
+    (Ctrl-C) ends the processes at once, and so does the end of this process, however it comes.
 
     Raises:
         UserError: if ``jobs`` is below 1.
-        DqasError: from ``run``, if a process is killed from outside.
     """
     if jobs < 1:
         raise UserError(f"{jobs} jobs cannot do anything: choose at least 1")
     if jobs == 1:
         yield _Here()
         return
-    # fresh processes: a fork would copy the locks of torch's threads
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    pool = _Processes(jobs)
     try:
-        yield _Processes(pool)
-    except BaseException:
-        processes = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        raise
-    pool.shutdown()
+        yield pool
+    finally:
+        pool.end()
 
 
 @hookimpl
 def dqas_register_executors(register: Callable[..., None]) -> None:
     """The built-in executor."""
     register("local", local, title="processes of one thread on this machine")
+
+
+def each_once(
+    tasks: Sequence[Task],
+    start: Callable[[Sequence[Task]], Sequence[Handle]],
+    finished: Callable[[Sequence[Handle]], Sequence[tuple[Handle, Any]]],
+    *,
+    limit: int,
+    retries: int,
+) -> Iterator[tuple[Task, Any]]:
+    """The loop of an executor: some tasks at a time, and those again whose worker was lost.
+
+    Args:
+        tasks: what is to be done.
+        start: begins tasks and returns something to know each by.
+        finished: waits until one of those begun is finished at least; returns the finished ones with their outcomes, which
+            is a :class:`WorkerLostError` if the worker came to an end.
+        limit: how many are begun at a time.
+        retries: how often a task is begun again.
+
+    Yields:
+        every task with its outcome, in order of completion.
+    """
+    waiting = deque((task, 0) for task in tasks)
+    running: dict[Handle, tuple[Task, int]] = {}
+    ready: list[tuple[Task, Any]] = []
+    while waiting or running or ready:
+        begun = [waiting.popleft() for _ in range(min(limit - len(running), len(waiting)))]
+        if begun:  # before the outcomes are looked at: workers need not wait for that
+            running.update(zip(start([task for task, _ in begun]), begun, strict=True))
+        yield from ready
+        ready = []
+        for handle, outcome in finished(list(running)) if running else ():
+            task, lost = running.pop(handle)
+            if isinstance(outcome, WorkerLostError) and lost < retries:
+                _log.warning("%s; the task is done again", outcome)
+                waiting.appendleft((task, lost + 1))
+            else:
+                ready.append((task, outcome))
+
+
+def portable_outcome(function: Callable[[Task], Result], task: Task) -> Result | Exception:
+    """The result of a call or its exception, with the traceback as a note, in a form that survives pickling."""
+    outcome = _outcome(function, task)
+    try:
+        content = pickle.dumps(outcome)
+        if isinstance(outcome, Exception):
+            pickle.loads(content)
+    except Exception as error:
+        if not isinstance(outcome, Exception):
+            return DqasError(f"the result cannot leave its process: {error}")
+        replacement = DqasError(f"{type(outcome).__name__}: {outcome}")
+        for note in outcome.__notes__:
+            replacement.add_note(note)
+        return replacement
+    return outcome
 
 
 class _Here:
@@ -79,22 +148,114 @@ class _Here:
 
 
 class _Processes:
-    """Runs tasks in a pool of processes."""
+    """Runs tasks in processes, which start when they are needed and stay."""
 
-    def __init__(self, pool: ProcessPoolExecutor) -> None:
-        self.pool = pool
+    def __init__(self, jobs: int) -> None:
+        self.workers = [_Worker(number) for number in range(jobs)]
 
     def run(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[Task, Result | Exception]]:
+        start = partial(self._start, function)
         try:
-            with _interrupts_held_back():
-                futures = {self.pool.submit(_portable_outcome, function, task): task for task in tasks}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise DqasError(
-                "a worker process was ended from outside, probably for want of memory: use fewer jobs; "
-                "what is finished is kept, and the same command continues"
-            ) from error
+            yield from each_once(tasks, start, _finished, limit=len(self.workers), retries=_RETRIES)
+        finally:
+            for worker in self.workers:
+                if worker.busy:
+                    worker.end()
+
+    def _start(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[_Worker]:
+        free = [worker for worker in self.workers if not worker.busy][: len(tasks)]
+        for worker, task in zip(free, tasks, strict=True):
+            worker.begin(pickle.dumps((function, _placed(task, worker.number))))
+        return free
+
+    def end(self) -> None:
+        for worker in self.workers:
+            worker.end()
+
+
+def _finished(busy: Sequence[_Worker]) -> list[tuple[_Worker, Any]]:
+    ready = wait([worker.connection for worker in busy if worker.connection is not None])
+    return [(worker, worker.outcome()) for worker in busy if worker.connection in ready]
+
+
+class _Worker:
+    """A process, and the connection to it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.busy = False
+        self.connection: Connection | None = None
+        self.process: Any = None
+
+    def begin(self, call: bytes) -> None:
+        """Send the pickled function and task."""
+        self.busy = True
+        if self.connection is not None:
+            try:
+                self.connection.send_bytes(call)
+                return
+            except OSError:  # it was killed while it had nothing to do
+                self.end()
+        self._start().send_bytes(call)
+        self.busy = True
+
+    def _start(self) -> Connection:
+        # fresh processes: a fork would copy the locks of torch's threads
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs,))
+        with _interrupts_held_back():
+            process.start()
+            self.process, self.connection = process, ours
+        theirs.close()  # else the end of the process would not close the connection
+        return ours
+
+    def outcome(self) -> Any:
+        """What the process sent."""
+        assert self.connection is not None
+        try:
+            found = pickle.loads(self.connection.recv_bytes())
+        except (EOFError, OSError):
+            self.process.join()
+            status = self.process.exitcode
+            self.end()
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            return WorkerLostError(
+                f"a worker process was ended from outside ({how}), probably for want of memory: use fewer jobs"
+            )
+        self.busy = False
+        return found
+
+    def end(self) -> None:
+        """End the process, at once if it is at work."""
+        if self.connection is None:
+            return
+        if self.busy:
+            self.process.terminate()
+        self.connection.close()
+        self.process.join()
+        self.busy, self.connection, self.process = False, None, None
+
+
+def _serve(connection: Connection) -> None:
+    """What a worker process does: calls, until the driver closes the connection."""
+    _end_with_parent()
+    with suppress(EOFError, OSError):
+        while True:
+            connection.send_bytes(pickle.dumps(portable_outcome(_called, connection.recv_bytes())))
+
+
+def _called(call: bytes) -> Any:
+    function, task = pickle.loads(call)
+    return function(task)
+
+
+def _placed(task: Any, worker: int) -> Any:
+    """A task for ``cuda`` on one of the GPUs here, in turn over the workers; any other as it is."""
+    if getattr(task, "device", None) != "cuda":
+        return task
+    gpus = default_jobs("cuda")
+    return task.on(f"cuda:{worker % gpus}") if gpus > 1 else task
 
 
 def _outcome(function: Callable[[Task], Result], task: Task) -> Result | Exception:
@@ -106,26 +267,13 @@ def _outcome(function: Callable[[Task], Result], task: Task) -> Result | Excepti
         return error
 
 
-def _portable_outcome(function: Callable[[Task], Result], task: Task) -> Result | Exception:
-    """As :func:`_outcome`, with an exception that survives pickling: one that does not would break the whole pool."""
-    outcome = _outcome(function, task)
-    if isinstance(outcome, Exception):
-        try:
-            pickle.loads(pickle.dumps(outcome))
-        except Exception:
-            replacement = DqasError(f"{type(outcome).__name__}: {outcome}")
-            for note in outcome.__notes__:
-                replacement.add_note(note)
-            return replacement
-    return outcome
-
-
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
     """Processes started inside never see Ctrl-C (the driver ends them); this one sees it when the block ends."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    resource_tracker.ensure_running()  # the first process starts it, and that would let interrupts through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

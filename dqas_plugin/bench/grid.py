@@ -5,29 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqas_plugin.bench import checks
-from dqas_plugin.bench.checks import DEFAULT_RATIOS
 from dqas_plugin.bench.foreign import WRAPPERS, foreign_plugins
-from dqas_plugin.data import DatasetSplits
-from dqas_plugin.datasets.files import file_digest
+from dqas_plugin.defaults import DEFAULT_MODEL, DEFAULT_RECIPE, MAX_MEMORY
 from dqas_plugin.errors import UserError
-from dqas_plugin.models import Shape
-from dqas_plugin.precision import resolve_device
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.recipes import recipe as find_recipe
-from dqas_plugin.request import DEFAULT_MODEL, DEFAULT_RECIPE
-from dqas_plugin.signals import MAX_MEMORY
 
-if TYPE_CHECKING:
-    from dqas_plugin.quantization.rebuilding import PatchSettings
+if TYPE_CHECKING:  # torch is not needed to read results
+    from dqas_plugin.data import DatasetSplits
+    from dqas_plugin.models import Shape
+    from dqas_plugin.quantization.settings import PatchSettings
     from dqas_plugin.refining import Refinement
-
-__all__ = ["DEFAULT_RATIOS", "RESULT_FORMAT", "Cell", "DatasetReference", "hashed", "plan"]
 
 RESULT_FORMAT = 2
 """Part of every key. Raise it when the same configuration would give another result, or the result another form."""
@@ -58,6 +52,11 @@ class DatasetReference:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     shape: Shape | None = None
     class_names: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The name, with the options: ``shapes (modes=30)``."""
+        return with_options(self.name, self.options)
 
     @property
     def known_shape(self) -> Shape:
@@ -192,7 +191,8 @@ class Cell:
 
     def configuration(self) -> dict[str, Any]:
         """Every attribute, in values that JSON knows; :meth:`from_configuration` reads it back."""
-        return asdict(self)
+        own = {one.name: getattr(self, one.name) for one in fields(self)}  # asdict would copy every value
+        return own | {"dataset": dict(vars(self.dataset)), "recipe": self.recipe.as_dict()}
 
     @classmethod
     def from_configuration(cls, content: Mapping[str, Any]) -> Cell:
@@ -206,7 +206,7 @@ class Cell:
     @property
     def patches(self) -> PatchSettings | None:
         """Which patches are dropped; None if none are."""
-        from dqas_plugin.quantization.rebuilding import PatchSettings
+        from dqas_plugin.quantization.settings import PatchSettings
 
         described = None if self.quantization is None else self.quantization["patches"]
         return None if described is None else PatchSettings(**described)
@@ -250,8 +250,8 @@ class Cell:
     def variant(self) -> str:
         """What is added to the method: empty for even counts, else for example ``adaptive`` or ``adaptive + eer``."""
         goal = [] if self.goal == "mean" else [self.goal]
-        allocator = "" if self.allocator == "uniform" else _with(self.allocator, goal, self.allocator_options)
-        refiner = "" if self.refiner is None else _with(self.refiner, [], self.refiner_options)
+        allocator = "" if self.allocator == "uniform" else with_options(self.allocator, self.allocator_options, goal)
+        refiner = "" if self.refiner is None else with_options(self.refiner, self.refiner_options)
         return " + ".join(part for part in (allocator, refiner) if part)
 
     @property
@@ -270,7 +270,7 @@ class Cell:
         return f"{name} {self.label} seed {self.seed}"
 
 
-def _with(name: str, words: Sequence[str], options: Mapping[str, Any]) -> str:
+def with_options(name: str, options: Mapping[str, Any], words: Sequence[str] = ()) -> str:
     """A name with what is set otherwise than usual: ``error-reduction (rounds=1)``."""
     told = [*words, *(f"{key}={value}" for key, value in sorted(options.items()))]
     return f"{name} ({', '.join(told)})" if told else name
@@ -310,7 +310,7 @@ def plan(
     Args:
         dataset: see :func:`dqas_plugin.bench.open_dataset`.
         methods: names of selectors.
-        ratios: budgets as shares of the training split; default :data:`DEFAULT_RATIOS`.
+        ratios: budgets as shares of the training split; default :data:`dqas_plugin.bench.DEFAULT_RATIOS`.
         aipc: budgets as average images per class, instead of ratios.
         seeds: how many (0, 1, …), or which.
         allocators: what to compare with even counts, ``["adaptive"]`` for ``--adaptive``.
@@ -333,6 +333,8 @@ def plan(
     Raises:
         UserError: for an unknown name, a number out of range, or budgets that cannot be met.
     """
+    from dqas_plugin.precision import resolve_device
+
     budgets = checks.budgets_of(dataset, ratios, aipc)
     numbers = checks.seeds_of(seeds)
     checks.check_names([*methods, "random"], model, goal, proxy)
@@ -386,6 +388,8 @@ def _variants(
 
 def _file_digest(name: str, mark: str = ":") -> str | None:
     """Digest of the file, or of all files of the folder, behind the colon (or other mark) of a name, if there is one."""
+    from dqas_plugin.datasets.files import file_digest
+
     rest = name.partition(mark)[2]
     path = Path(rest)
     if not rest or not path.is_dir():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dqas_plugin.bench.grid import Cell
+
+Name = Callable[[Cell], str]
 
 _PHASES = {
     "features": "features for all methods: {} to compute",
@@ -44,10 +47,22 @@ class Reporter:
         """The run is over."""
 
 
-def reporter(stream: TextIO | None = None) -> Reporter:
-    """A bar if the stream (default: stderr) is a terminal, else lines."""
+def reporter(stream: TextIO | None = None, name: Name = str) -> Reporter:
+    """A bar if the stream (default: stderr) is a terminal, else lines; ``name`` says how a cell is called."""
     target = sys.stderr if stream is None else stream
-    return Bar(target) if target.isatty() else Lines(target)
+    return Bar(target, name) if target.isatty() else Lines(target, name)
+
+
+def names(cells: Iterable[Cell]) -> Name:
+    """How the cells of a run are called one by one: with dataset, network and recipe where these are not the same for all."""
+    told = [(cell.dataset.title, cell.model, cell.recipe.name) for cell in cells]
+    differing = [position for position, values in enumerate(zip(*told, strict=True)) if len(set(values)) > 1]
+
+    def name(cell: Cell) -> str:
+        parts = (cell.dataset.title, cell.model, cell.recipe.name)
+        return f"{', '.join(parts[one] for one in differing)}: {cell}"
+
+    return name if differing else str
 
 
 class Silent(Reporter):
@@ -57,8 +72,9 @@ class Silent(Reporter):
 class Lines(Reporter):
     """One line per finished cell: ``12/18 graphcut+adaptive 5 % seed 1: 83.1 % (2.1 s)``."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, name: Name = str) -> None:
         self.stream = stream
+        self.name_of = name
         self.done = self.cells = 0
         self.name, self.calls, self.tasks = "", 0, 0
         self.told = time.monotonic()
@@ -83,12 +99,12 @@ class Lines(Reporter):
     def finished(self, cell: Cell, result: dict[str, Any]) -> None:
         """Show the cell and its accuracy."""
         self.done += 1
-        self._say(f"{self.done}/{self.cells} {cell}: {describe(result)}")
+        self._say(f"{self.done}/{self.cells} {self.name_of(cell)}: {describe(result)}")
 
     def failed(self, cell: Cell, error: Exception) -> None:
         """Show the cell and what went wrong."""
         self.done += 1
-        self._say(f"{self.done}/{self.cells} {cell}: failed ({one_line(error)})")
+        self._say(f"{self.done}/{self.cells} {self.name_of(cell)}: failed ({one_line(error)})")
 
     def _say(self, text: str) -> None:
         self.told = time.monotonic()
@@ -98,7 +114,8 @@ class Lines(Reporter):
 class Bar(Reporter):
     """A bar for the calls of the phase, with the last finished cell beside it."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, name: Name = str) -> None:
+        self.name_of = name
         columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.progress = Progress(
             *columns, TimeRemainingColumn(), TextColumn("{task.fields[last]}"), console=Console(file=stream), transient=True
@@ -126,11 +143,11 @@ class Bar(Reporter):
     def finished(self, cell: Cell, result: dict[str, Any]) -> None:
         """Show the cell and its accuracy."""
         if self.task is not None:
-            self.progress.update(self.task, last=f"{cell}: {describe(result)}")
+            self.progress.update(self.task, last=f"{self.name_of(cell)}: {describe(result)}")
 
     def failed(self, cell: Cell, error: Exception) -> None:
         """Show the cell and what went wrong."""
-        self._say(f"{cell}: failed ({one_line(error)})")
+        self._say(f"{self.name_of(cell)}: failed ({one_line(error)})")
 
     def close(self) -> None:
         """Stop."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from textwrap import fill
 
+from dqas_plugin.bench.grid import with_options
 from dqas_plugin.bench.statistics import Difference, Summary
 from dqas_plugin.bench.table import KEPT_EVEN, SAME, SECONDS, Row, Section
 
@@ -31,9 +32,9 @@ def markdown(sections: Iterable[Section]) -> str:
 
 def caption(section: Section) -> str:
     """What every number of the table has in common."""
-    count = len(section.seeds)
+    count, dataset = len(section.seeds), with_options(section.dataset, section.options)
     return (
-        f"{section.dataset} ({section.images:,} images, {section.classes} classes), {section.model}, recipe {section.recipe}, "
+        f"{dataset} ({section.images:,} images, {section.classes} classes), {section.model}, recipe {section.recipe}, "
         f"prior {section.prior}, {section.device}, {count} seed{'s' if count != 1 else ''}"
     )
 
@@ -92,7 +93,8 @@ def _points(share: float) -> float:
     return round(100 * share, 1) + 0.0  # no "-0.0"
 
 
-def _seconds(value: float) -> str:
+def seconds(value: float) -> str:
+    """One decimal below 100."""
     return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
@@ -119,16 +121,17 @@ _ACCURACY_HEADS = ["accuracy", "worst class", "vs uniform", "vs random"]
 
 
 def _other_columns(section: Section) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of counts and times; natural accuracy and refinement only where they say something."""
+    """Heads and rows of counts and times; natural accuracy, refinement and pixels only where they say something."""
     rows = section.rows
     uneven = any(row.natural and row.accuracy and abs(row.natural.mean - row.accuracy.mean) >= _VISIBLE for row in rows)
-    steps = [step for step in SECONDS if step != "refinement" or any(row.seconds.get(step) for row in rows)]
+    rare = ("refinement", "pixels")
+    steps = [step for step in SECONDS if step not in rare or any(row.seconds.get(step) for row in rows)]
     heads = ["images a class", *(["natural"] if uneven else []), *(f"{step} s" for step in steps)]
     body = [
         [
             _spread(row),
             *([summary(row.natural) if row.natural else ""] if uneven else []),
-            *(_seconds(row.seconds[step]) if step in row.seconds else "" for step in steps),
+            *(seconds(row.seconds[step]) if step in row.seconds else "" for step in steps),
         ]
         for row in rows
     ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from dqas_plugin.bench.cell import STEPS, Chosen, Preparation, Result, Steps, Ta
 from dqas_plugin.bench.cost import check_trainings
 from dqas_plugin.bench.executors import Pool, default_jobs
 from dqas_plugin.bench.grid import Cell, hashed
-from dqas_plugin.bench.progress import Reporter, Silent
+from dqas_plugin.bench.progress import Reporter, Silent, names
 from dqas_plugin.bench.store import Store
 from dqas_plugin.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-OpenExecutor = Callable[[int], AbstractContextManager[Pool]]
+OpenExecutor = Callable[[Any], AbstractContextManager[Pool]]
 
 
 class Stopped(KeyboardInterrupt):
@@ -36,15 +37,17 @@ class Failure:
         cell: the cell.
         error: what it raised.
         log: file with the traceback.
+        name: what the cell is called among the others; empty: as it calls itself.
     """
 
     cell: Cell
     error: Exception
     log: Path
+    name: str = ""
 
     def __str__(self) -> str:
         message = str(self.error).strip().partition("\n")[0]
-        return f"{self.cell} failed: {type(self.error).__name__}: {message} (see {self.log})"
+        return f"{self.name or self.cell} failed: {type(self.error).__name__}: {message} (see {self.log})"
 
 
 @dataclass
@@ -73,6 +76,7 @@ def run(
     folder: Path | str,
     *,
     executor: str = "local",
+    executor_options: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     device: str = "cpu",
     reporter: Reporter | None = None,
@@ -86,30 +90,32 @@ def run(
         cells: see :func:`dqas_plugin.bench.plan`.
         folder: where results are kept: ``results.sqlite``, ``selections/KEY.npz``, and ``failures/KEY.txt``.
         executor: name of the way to run (``dqas list executors``).
-        jobs: calls at a time; default: the number of processors, and 1 on a GPU.
-        device: ``cpu``, ``cuda:0`` …, of the kind that the cells were planned for.
+        executor_options: options of the executor.
+        jobs: calls at a time; default: the number of processors, of GPUs for ``cuda``, 1 for a GPU that is named, and what an
+            executor on other machines finds room for.
+        device: ``cpu``, ``cuda:0`` …, of the kind that the cells were planned for; ``cuda``: all GPUs there are.
         reporter: is told what happens.
         steps: what is done for a cell.
         open_executor: instead of a registered one.
         finished: called after a cell is stored; default: the hook ``dqas_cell_finished``.
 
     Raises:
-        UserError: for a folder that cannot be written, a refiner that would train too many networks, or what a cell raised as
-            a mistake of the user's: it ends the run.
+        UserError: for a folder that cannot be written, an unknown executor or option, a refiner that would train too many
+            networks, or what a cell raised as a mistake of the user's: it ends the run.
         Stopped: at Ctrl-C; all finished cells are kept.
     """
     started = time.perf_counter()
-    opener = open_executor or _executor(executor)
+    opener, elsewhere = (open_executor, False) if open_executor else _executor(executor, executor_options or {}, device)
     if jobs is not None and jobs < 1:
         raise UserError(f"{jobs} jobs cannot do anything: choose at least 1")
-    workers = jobs or (default_jobs() if device.startswith("cpu") else 1)
+    workers = jobs if jobs or elsewhere else default_jobs(device)
     check_trainings(cells, device)
     with Store(folder) as store:
         driver = _Driver(cells, store, device, steps, reporter=reporter or Silent(), finished=finished or _tell_plugins)
         try:
             driver.begin()
             if driver.open:
-                with opener(min(workers, len(driver.open))) as pool:
+                with opener(workers and min(workers, len(driver.open))) as pool:
                     driver.work(pool)
         except KeyboardInterrupt:
             done = len(driver.outcome.results)
@@ -122,11 +128,15 @@ def run(
         return driver.outcome
 
 
-def _executor(name: str) -> OpenExecutor:
-    from dqas_plugin.plugins import plugins
+def _executor(name: str, options: Mapping[str, Any], device: str) -> tuple[OpenExecutor, bool]:
+    """What opens the executor, and whether its workers may be other machines."""
+    from dqas_plugin.plugins import check_options, plugins
 
-    found: OpenExecutor = plugins().executors[name]
-    return found
+    found = plugins().executors[name]
+    check_options(found, "executor", options)
+    if found.elsewhere and device.startswith("cuda:"):
+        raise UserError(f"the executor '{name}' gives every task its GPU: write --device cuda, not {device}")
+    return partial(found, **options), found.elsewhere
 
 
 def _tell_plugins(cell: Cell, result: Result) -> None:
@@ -152,6 +162,7 @@ class _Driver:
         finished: Callable[[Cell, Result], Any],
     ) -> None:
         self.cells = {cell.key: cell for cell in cells}
+        self.name = names(self.cells.values())
         self.store = store
         self.device = device
         self.reporter = reporter
@@ -262,8 +273,8 @@ class _Driver:
         for cell in list(cells):
             log = self.store.folder / "failures" / f"{cell.key}.txt"
             log.parent.mkdir(exist_ok=True)
-            log.write_text("\n".join([str(cell), repr(error), *getattr(error, "__notes__", [])]))
-            self.outcome.failures.append(Failure(cell, error, log))
+            log.write_text("\n".join([self.name(cell), repr(error), *getattr(error, "__notes__", [])]))
+            self.outcome.failures.append(Failure(cell, error, log, self.name(cell)))
             self.reporter.failed(cell, error)
 
     def _unselected(self) -> list[Cell]:

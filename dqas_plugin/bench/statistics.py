@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 CONFIDENCE = 0.95
+ONE_SEED = "one seed, no verdict"
 _NO_SPREAD = 1e-12  # rounding of means of accuracies
 
 
@@ -22,9 +23,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of ``n`` paired differences with its t interval.
+    """Mean of ``n`` paired differences with its t interval, and the two-sided p value of the paired t test.
 
-    ``low`` and ``high`` are None where there is no interval: a single pair, or differences all alike, of which nothing
+    ``low``, ``high`` and ``p`` are None where there is no interval: a single pair, or differences all alike, of which nothing
     can be said about chance.
     """
 
@@ -32,6 +33,7 @@ class Difference:
     low: float | None
     high: float | None
     n: int
+    p: float | None = None
 
 
 def summarise(values: Iterable[float]) -> Summary | None:
@@ -48,7 +50,7 @@ def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) ->
 
     Student's t with ``n - 1`` degrees of freedom: ``mean ± t * s / sqrt(n)``.
     """
-    from scipy.special import stdtrit  # scipy.stats takes a second to import
+    from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
     differences = np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs], dtype=np.float64)
     n = int(differences.size)
@@ -58,16 +60,47 @@ def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) ->
     deviation = float(differences.std(ddof=1)) if n > 1 else 0.0
     if deviation <= _NO_SPREAD:
         return Difference(mean, None, None, n)
-    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * deviation / n**0.5
-    return Difference(mean, mean - half, mean + half, n)
+    error = deviation / n**0.5
+    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error
+    return Difference(mean, mean - half, mean + half, n, 2 * float(stdtr(n - 1, -abs(mean) / error)))
 
 
-def verdict(difference: Difference) -> str:
-    """What the difference to even counts shows, in words."""
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """p values, corrected for their number by Holm's method; None, of a comparison without a test, stays and is not counted.
+
+    The chance of any false claim among those below ``1 - CONFIDENCE`` is then at most that.
+    """
+    known = sorted((value, place) for place, value in enumerate(values) if value is not None)
+    corrected: list[float | None] = [None] * len(values)
+    highest = 0.0
+    for rank, (value, place) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * value))
+        corrected[place] = highest
+    return corrected
+
+
+def verdict(difference: Difference, than: str = "uniform", p: float | None = None) -> str:
+    """What a difference shows, in words: ``not better than random (p = 0.23)``.
+
+    Args:
+        difference: of the one to the other.
+        than: what the other is called.
+        p: its p value, corrected where there are several comparisons; then it decides, and is told. Without it the interval
+            decides.
+    """
     if difference.n < 2:
-        return "one seed, no verdict"
+        return ONE_SEED
     if difference.low is None or difference.high is None:
         return "no spread, no verdict"
-    if difference.low > 0:
-        return "better than uniform"
-    return "worse than uniform" if difference.high < 0 else "not better than uniform"
+    beyond = difference.low > 0 or difference.high < 0 if p is None else p < 1 - CONFIDENCE
+    word = "not better" if not beyond else "better" if difference.mean > 0 else "worse"
+    return f"{word} than {than}" + ("" if p is None else f" ({told_p(p)})")
+
+
+def told_p(p: float) -> str:
+    """``p = 0.23``, with two digits that count, and ``p < 0.001`` below that."""
+    return "p < 0.001" if p < 0.001 else f"p = {_two_digits(p)}"
+
+
+def _two_digits(p: float) -> str:
+    return f"{p:.2f}" if p >= 0.1 else f"{p:.3f}" if p >= 0.01 else f"{p:.4f}"

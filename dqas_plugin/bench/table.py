@@ -14,7 +14,7 @@ from dqas_plugin.recipes import Recipe
 
 Result = dict[str, Any]
 
-SECONDS = ("features", "selection", "allocation", "refinement", "training")
+SECONDS = ("features", "selection", "allocation", "refinement", "pixels", "training")
 
 KEPT_EVEN = "kept even counts"
 SAME = "same selection"
@@ -45,6 +45,7 @@ class Row:
         detail: what is set otherwise than usual about the method itself; most often empty.
         scores: the measure that differences compare, by seed.
         classes: accuracy of every class; None for one without test images.
+        class_scores: the same by seed.
         counts: images of every class.
         cell: the first of its cells; its seed means nothing.
     """
@@ -69,6 +70,7 @@ class Row:
     detail: str = ""
     scores: Mapping[int, float] = field(default_factory=dict)
     classes: tuple[Summary | None, ...] = ()
+    class_scores: Mapping[int, Sequence[float | None]] = field(default_factory=dict)
     counts: tuple[Summary, ...] = ()
     cell: Cell | None = None
 
@@ -90,6 +92,8 @@ class Section:
     Attributes:
         class_names: of every class; empty if they are not known.
         settings: the recipe, of which ``recipe`` is the name.
+        epoch: whose accuracies these are: ``last``, or ``best``, which is chosen on test labels.
+        options: of the dataset.
     """
 
     dataset: str
@@ -103,6 +107,8 @@ class Section:
     rows: tuple[Row, ...]
     class_names: tuple[str, ...] = ()
     settings: Recipe | None = None
+    epoch: str = "last"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 _Finished = dict[int, Result]  # by seed
@@ -135,6 +141,7 @@ def _section(cells: Sequence[Cell], results: Mapping[str, Result]) -> Section:
         rows=tuple(_row(group, finished) for group in groups.values()),
         class_names=next((one.dataset.class_names for one in cells if one.dataset.class_names), ()),
         settings=first.recipe,
+        options=first.dataset.options,
     )
 
 
@@ -160,8 +167,8 @@ def _row(cells: Sequence[Cell], finished: Mapping[str, _Finished]) -> Row:
     )
     if not ours:
         return row
-    uniform = finished.get(_way(_even(cell)), {}) if cell.variant else {}
-    random = finished.get(_way(_even(cell, "random")), {}) if (cell.method, cell.variant) != ("random", "") else {}
+    uniform = finished.get(_way(even_counts(cell)), {}) if cell.variant else {}
+    random = finished.get(_way(even_counts(cell, "random")), {}) if (cell.method, cell.variant) != ("random", "") else {}
     against = paired_difference(_accuracy(ours, cell.goal), _accuracy(uniform, cell.goal))
     counts = [result["counts"] for result in ours.values()]
     return replace(
@@ -178,6 +185,7 @@ def _row(cells: Sequence[Cell], finished: Mapping[str, _Finished]) -> Row:
         seconds=_mean_seconds(ours),
         scores=_accuracy(ours, cell.goal),
         classes=_by_class([result["accuracy"]["classes"] for result in ours.values()]),
+        class_scores={seed: result["accuracy"]["classes"] for seed, result in ours.items()},
         counts=tuple(one for one in _by_class(counts) if one is not None),
     )
 
@@ -187,7 +195,7 @@ def _by_class(values: Sequence[Sequence[float | None]]) -> tuple[Summary | None,
     return tuple(summarise(one for one in row if one is not None) for row in zip(*values, strict=True))
 
 
-def _even(cell: Cell, method: str | None = None) -> Cell:
+def even_counts(cell: Cell, method: str | None = None) -> Cell:
     """The cell of even counts that this one is compared with; what is not used there is at its default, as in ``plan``."""
     other = method is not None and method != cell.method
     roles = ("model", WRAPPERS) if other else ("model", WRAPPERS, "method")

@@ -9,6 +9,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
 
 from dqas_plugin.errors import UserError
@@ -16,12 +17,26 @@ from dqas_plugin.errors import UserError
 DEFAULT_ROOT = Path("data")
 """Where data sets are looked for without ``--root``."""
 
+_allowed: ContextVar[bool] = ContextVar("downloads are allowed", default=True)
+
 _TIMEOUT = 30.0  # seconds without an answer; urllib's default is to wait for ever
+
+
+@contextmanager
+def no_downloads() -> Iterator[None]:
+    """Inside, :func:`downloading` refuses: for work that can do without the data."""
+    before = _allowed.set(False)
+    try:
+        yield
+    finally:
+        _allowed.reset(before)
 
 
 @contextmanager
 def downloading(name: str, root: Path) -> Iterator[None]:
     """Around a download to ``root``: its words go to stderr, it does not hang, and a failure is one clear sentence."""
+    if not _allowed.get():
+        raise UserError(f"{name} is not in {root}, and nothing is downloaded for this: put its files there")
     timeout = socket.getdefaulttimeout()
     existed = root.exists()
     socket.setdefaulttimeout(timeout or _TIMEOUT)

@@ -20,6 +20,7 @@ from dqas_plugin.gradients import LastLayerGradients
 from dqas_plugin.hookspecs import hookimpl
 from dqas_plugin.methods.graphcut import graphcut_deepcore, graphcut_eq7
 from dqas_plugin.methods.neighbours import at_least_one
+from dqas_plugin.quantization.settings import USUAL_BINS
 from dqas_plugin.signals import View
 
 Objective = Literal["eq7", "deepcore", "dq"]
@@ -88,7 +89,7 @@ dq = _quantizer(
     "dq",
     "dq",
     {"gradients"},
-    "original",
+    USUAL_BINS["dq"],
     title="Dataset quantization: bins of the original images; a quarter of the patches dropped (by bench and quantize)",
     source="Zhou et al., ICCV 2023; magic-research/Dataset_Quantization",
     differs="features of the proxy, where DQ's program trains networks of its own for 10 epochs and more",
@@ -99,7 +100,7 @@ dqas = _quantizer(
     "dqas",
     "eq7",
     {"features"},
-    "reconstructed",
+    USUAL_BINS["dqas"],
     title="DQAS: bins of images rebuilt without a quarter of their patches (by bench and quantize; select: of whole images)",
     source="Zhao et al., ECCV 2024, section 3.4",
     differs="class counts and error reduction are options of their own: --adaptive, --refiner error-reduction",

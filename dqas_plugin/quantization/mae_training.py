@@ -27,11 +27,9 @@ from dqas_plugin.quantization.harmonic import harmonic
 from dqas_plugin.quantization.mae import MaskedAutoencoder, patchify, reconstruct, small_mae
 from dqas_plugin.quantization.mae_weights import load_mae, save_mae
 from dqas_plugin.quantization.patches import dropped_patches, patch_count, pixel_mask
+from dqas_plugin.quantization.settings import MAE_STEPS
 from dqas_plugin.seeding import derive, torch_generator
 from dqas_plugin.training import EpochReport, repeatable
-
-STEPS = 1000
-"""Optimiser steps by default: some minutes on one core for images of 32 pixels."""
 
 _FORMAT = 1  # of the cache entries; a new number makes all old ones stale
 _BATCH = 128
@@ -96,7 +94,7 @@ def train_mae(
     images: Tensor,
     patch: int,
     *,
-    steps: int = STEPS,
+    steps: int = MAE_STEPS,
     seed: int = 0,
     device: torch.device | str = "cpu",
     drop_rate: float = 0.25,
@@ -160,7 +158,7 @@ def trained_mae(
     data: ImageDataset,
     patch: int,
     *,
-    steps: int = STEPS,
+    steps: int = MAE_STEPS,
     seed: int = 0,
     device: torch.device | str = "cpu",
     drop_rate: float = 0.25,

@@ -17,6 +17,7 @@ import torch
 
 from dqas_plugin.budget import budget_of
 from dqas_plugin.data import ImageDataset
+from dqas_plugin.defaults import ADAPTIVE
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.lookup import resolve_model
 from dqas_plugin.models import Shape
@@ -26,9 +27,9 @@ from dqas_plugin.quantization.bins import BINS, bin_sizes
 from dqas_plugin.quantization.contact_sheet import contact_sheet
 from dqas_plugin.quantization.patch_files import Written, write_images, write_patches
 from dqas_plugin.quantization.patches import PatchedImages, describe_ratio
-from dqas_plugin.quantization.rebuilding import PatchSettings, Rebuilt, rebuilt_dataset
+from dqas_plugin.quantization.rebuilding import Rebuilt, rebuilt_dataset
+from dqas_plugin.quantization.settings import PatchSettings
 from dqas_plugin.recipes import Recipe
-from dqas_plugin.refining import ADAPTIVE
 from dqas_plugin.request import SelectionRequest
 from dqas_plugin.selection import Selection
 from dqas_plugin.trained_signals import trained_network
@@ -284,4 +285,4 @@ def rebuilt_by_proxy(
     build = resolve_model(model)
     network, identity = trained_network(data, model, build, recipe, seed, device=device)
     report("dropping patches, and rebuilding the images from the others")
-    return rebuilt_dataset(data, patches, network, identity=identity, device=device, seed=seed, report=report)
+    return rebuilt_dataset(data, patches, network, identity=identity, device=device, report=report)

@@ -1,0 +1,41 @@
+"""Options of the commands that show what a folder of results holds, and the reading of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from dqas_plugin.bench.table import Section
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def results_options(function: F) -> F:
+    """``--results``, and which of the tables in it: ``--dataset``, ``--model``, ``--recipe``."""
+    folder = click.Path(path_type=Path)
+    found = [
+        click.option(
+            "--results", type=folder, default=Path("dqas-results"), show_default=True, help="Folder of dqas bench's results."
+        ),
+        click.option("--dataset", metavar="NAME", help="Only of this dataset; a path may be its last part."),
+        click.option("--model", metavar="NAME", help="Only of this network."),
+        click.option("--recipe", metavar="NAME", help="Only of this recipe, as tables name it."),
+    ]
+    for option in reversed(found):
+        function = option(function)
+    return function
+
+
+def chosen_sections(results: Path, dataset: str | None, model: str | None, recipe: str | None) -> list[Section]:
+    """The tables of these results.
+
+    Raises:
+        UserError: if there are none.
+    """
+    from dqas_plugin.bench.evidence import read
+
+    return read(results, dataset=dataset, model=model, recipe=recipe)

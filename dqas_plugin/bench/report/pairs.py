@@ -1,0 +1,70 @@
+"""What stands beside what: a row with something added, and the row of the same method at even counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from dqas_plugin.bench.evidence import short_name
+from dqas_plugin.bench.table import Row, Section, even_counts
+
+
+class Pair(NamedTuple):
+    """Two rows of one method and budget."""
+
+    even: Row
+    other: Row
+
+    @property
+    def title(self) -> str:
+        """Method, what is added, and the budget."""
+        return f"{self.other.name} at {self.other.label}"
+
+
+def pairs(section: Section) -> list[Pair]:
+    """Every row that is compared with even counts, beside these; in the order of the table."""
+    even: dict[tuple[str, int], list[Row]] = {}
+    for row in section.rows:
+        if not row.variant and row.accuracy is not None:
+            even.setdefault((row.base, row.budget), []).append(row)
+    found = []
+    for row in section.rows:
+        if row.versus_uniform is not None:
+            partner = next((one for one in even.get((row.base, row.budget), ()) if _belongs(one, row)), None)
+            if partner is not None:
+                found.append(Pair(partner, row))
+    return found
+
+
+def _belongs(even: Row, row: Row) -> bool:
+    """Whether this is the row that the other is compared with: two of one name may differ in what the name does not tell."""
+    if even.cell is None or row.cell is None:
+        return False
+    return replace(even.cell, seed=row.cell.seed).key == even_counts(row.cell).key
+
+
+def telling(found: Sequence[Pair]) -> Pair | None:
+    """The one that is shown first: what ``--adaptive`` means, of another method than ``random``, at the smallest budget."""
+
+    def preference(pair: Pair) -> tuple[bool, bool, bool, int]:
+        cell = pair.other.cell
+        return (
+            pair.other.method == "random",
+            cell is None or cell.allocator == "uniform",
+            cell is None or cell.refiner is None,
+            pair.other.budget,
+        )
+
+    return min(found, key=preference, default=None)
+
+
+def name_of(section: Section, sections: Sequence[Section]) -> str:
+    """What the section is called: its dataset, and what else it takes to tell it from the others."""
+    alike = [one for one in sections if short_name(one.dataset) == short_name(section.dataset)]
+    told = [short_name(section.dataset)]
+    for field in ("model", "recipe", "prior", "device", "images"):
+        if len({getattr(one, field) for one in alike}) > 1:
+            value = getattr(section, field)
+            told.append(f"{value:,} images" if field == "images" else str(value))
+    return ", ".join(told)
