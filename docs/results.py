@@ -1,4 +1,7 @@
-"""Measured results as a page: ``python docs/results.py FOLDER …`` collects them from results folders, cog prints the tables."""
+"""Measured results as a page: ``python docs/results.py [TITLE=]FOLDER …`` collects them, cog prints the tables.
+
+What is collected under a title (that of the dataset, where none is given) replaces what was there; the rest stays.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dqas_plugin.bench.evidence import short_name
 from dqas_plugin.bench.statistics import Difference, paired_difference, summarise
 from dqas_plugin.bench.store import Store
 
@@ -19,17 +23,17 @@ PAPER_TABLE_4 = {"DQAS Basic": (78.47, 82.94), "DQ w/o AS": (76.79, 83.79)}
 
 
 class Row(NamedTuple):
-    """What was compared: a method, whether patches were dropped, what chose the class counts and the last samples."""
+    """What was compared: a method, how dropped patches were rebuilt, what chose the class counts and the last samples."""
 
     method: str
-    drops: bool
+    rebuilt: str
     adaptive: bool
     refined: bool
 
     @property
     def label(self) -> str:
         """As the tables print it."""
-        parts = [self.method, *(["a quarter of the patches dropped"] if self.drops else [])]
+        parts = [self.method, *([f"a quarter of the patches dropped ({self.rebuilt})"] if self.rebuilt else [])]
         added = [*(["class counts"] if self.adaptive else []), *(["error reduction"] if self.refined else [])]
         return " + ".join([", ".join(parts), *added])
 
@@ -39,29 +43,34 @@ class Row(NamedTuple):
         return self._replace(adaptive=False, refined=False)
 
 
-RANDOM = Row("random", drops=False, adaptive=False, refined=False)
+RANDOM = Row("random", rebuilt="", adaptive=False, refined=False)
 Scores = dict[int, float]
 """Accuracy in percent, by seed."""
 
 
 def collect(folders: Iterable[str]) -> None:
-    """Write :data:`DATA` from results folders: one entry a cell."""
+    """Write :data:`DATA` from results folders, with titles or without: one entry a cell."""
     entries: list[dict[str, Any]] = []
-    for folder in folders:
+    for one in folders:
+        title, _, folder = one.rpartition("=")
         with Store(folder) as store:
-            entries += [_entry(cell, result) for cell, result in store.cells()]
+            entries += [_entry(cell, result, title) for cell, result in store.cells()]
+    titles = {one["title"] for one in entries}
+    entries += [one for one in json.loads(DATA.read_text()) if one["title"] not in titles]
     entries.sort(key=lambda one: json.dumps(one, sort_keys=True))
     DATA.write_text("[\n" + ",\n".join(json.dumps(one, ensure_ascii=False) for one in entries) + "\n]\n")
 
 
-def _entry(cell: Any, result: dict[str, Any]) -> dict[str, Any]:
-    name = cell.dataset.name
+def _entry(cell: Any, result: dict[str, Any], title: str) -> dict[str, Any]:
+    patches = (cell.quantization or {}).get("patches")
+    dataset = short_name(cell.dataset.name)
     return {
-        "dataset": Path(name).name if ":" in name else name,
+        "title": title or dataset,
+        "dataset": dataset,
         "images": cell.dataset.images,
         "budget": cell.budget,
         "method": cell.method,
-        "drops": bool(cell.quantization and cell.quantization.get("patches")),
+        "rebuilt": {"mae": "autoencoder", "harmonic": "harmonic"}[patches["rebuild"]] if patches else "",
         "allocator": cell.allocator,
         "refiner": cell.refiner,
         "share": cell.refine_share if cell.refiner else None,
@@ -78,20 +87,20 @@ def page() -> str:
     """Every dataset's table, with a caption that says how it was measured."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for one in json.loads(DATA.read_text()):
-        groups[one["dataset"]].append(one)
+        groups[one["title"]].append(one)
     return "\n" + "\n".join(_section(name, entries) for name, entries in sorted(groups.items()))
 
 
 def _section(name: str, entries: list[dict[str, Any]]) -> str:
     scores: dict[int, dict[Row, Scores]] = defaultdict(lambda: defaultdict(dict))
     for one in entries:
-        row = Row(one["method"], one["drops"], one["allocator"] != "uniform", one["refiner"] is not None)
+        row = Row(one["method"], one["rebuilt"], one["allocator"] != "uniform", one["refiner"] is not None)
         scores[one["budget"]][row][one["seed"]] = one["accuracy"]
     first = entries[0]
     shares = sorted({one["share"] for one in entries} - {None})
     caption = (
-        f"{first['images']:,} training images, {first['model']}, recipe {first['recipe']}, last epoch, class-mean accuracy, "
-        f"mean ± standard deviation (seeds); differences are paired by seed, with 95 % intervals; "
+        f"{first['dataset']}: {first['images']:,} training images, {first['model']}, recipe {first['recipe']}, last epoch, "
+        f"class-mean accuracy, mean ± standard deviation (seeds); differences are paired by seed, with 95 % intervals; "
         f"share of error reduction {', '.join(f'{one:g}' for one in shares)}."
     )
     tables = [_table(budget, first["images"], scores[budget]) for budget in sorted(scores)]
@@ -106,7 +115,7 @@ def _table(budget: int, images: int, scores: dict[Row, Scores]) -> str:
 
 def _lines(scores: dict[Row, Scores]) -> Iterator[str]:
     order = {"random": 0, "graphcut": 1, "dq": 2, "dqas": 3}
-    for row in sorted(scores, key=lambda one: (order.get(one.method, 9), one.drops, one.adaptive, one.refined)):
+    for row in sorted(scores, key=lambda one: (order.get(one.method, 9), one.rebuilt, one.adaptive, one.refined)):
         found = summarise(scores[row].values())
         assert found is not None
         spread = "" if found.std is None else f" ± {found.std:.1f}"

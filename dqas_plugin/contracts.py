@@ -246,7 +246,7 @@ class Exporter(Entry):
 
 @dataclass(frozen=True)
 class Executor(Entry):
-    """A way to run many independent calls: ``f(jobs, *, option=…) -> context manager`` whose value has ``run(function, tasks)``.
+    """A way to run independent calls: ``f(jobs, *, option=…) -> context manager`` whose value has ``run(function, tasks)``.
 
     Attributes:
         elsewhere: its workers may be other machines: ``jobs`` may be None, for as many as they have room for, and the GPU of a

@@ -63,6 +63,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise UserError(f"cannot write {path} ({error.strerror}): choose a folder you can write") from error
     os.close(handle)
     temporary = Path(name)
+    umask = os.umask(0)  # which can only be read by setting it
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)  # as any other new file: a temporary one is its owner's alone
     try:
         yield temporary
         with temporary.open("rb") as written:

@@ -122,9 +122,10 @@ class Browser:
         return list(self._do("/se/log", {"type": kind}))
 
     def requests(self) -> list[str]:
-        """Addresses that were asked for since the last call."""
+        """Addresses that were asked for since the last call; not those of the page that a new window begins with."""
         events = [json.loads(one["message"])["message"] for one in self.log("performance")]
-        return [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
+        asked = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
+        return [one for one in asked if not one.startswith("chrome://")]
 
     def close(self) -> None:
         """End it."""

@@ -10,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from dqas_adapters.deepcore.checkout import Checkout
+    from report_problem import Page
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,22 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder shared/ with real data is not beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report on results made by hand, in their folder; not to be changed."""
+    from report_problem import page
+
+    return page(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="session")
+def read_page(report: Path) -> Page:
+    """The same, taken apart."""
+    from report_problem import Page
+
+    return Page(report.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(params=["stand-in", "real"])

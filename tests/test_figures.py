@@ -122,6 +122,14 @@ def test_curves_can_be_told_without_colour(count: int) -> None:
         assert len({look[:3] for look in looks}) == len(looks)
 
 
+def test_what_is_added_to_a_method_is_told_by_the_line() -> None:
+    [axes] = axes_of(drawn("curves", mixed(), methods=["herding"]))
+    lines = [one.lines[0] for one in axes.containers if isinstance(one, ErrorbarContainer)]
+    styles = [str(one._unscaled_dash_pattern) for one in lines if one is not None]  # type: ignore[attr-defined]
+    assert len(set(styles)) == len(styles) == 5
+    assert len({one.get_marker() for one in lines if one is not None}) == 1
+
+
 def test_one_seed_has_no_bars_of_error() -> None:
     table = section(toy_cells(seeds=1))
     for name in FIGURES:

@@ -28,17 +28,7 @@ from dqas_plugin.bench.report.origins import cost, measured
 from dqas_plugin.bench.report.pairs import name_of, pairs
 from dqas_plugin.bench.report.verdicts import judged
 from evidence_problem import TOY, result, section, stored, toy_cells, usual
-from report_problem import HARM, digits_cells, of_digits, page
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return page(tmp_path_factory.mktemp("results"))
-
-
-@pytest.fixture(scope="module")
-def read_page(report: Path) -> Page:
-    return Page(report.read_text(encoding="utf-8"))
+from report_problem import HARM, Page, digits_cells, of_digits
 
 
 def written(tmp_path: Path, cells: Sequence[Cell], make: Any = usual) -> Page:

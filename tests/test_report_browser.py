@@ -16,17 +16,11 @@ from browser import Browser, browser, missing
 from dqas_plugin.bench import render
 from dqas_plugin.bench.evidence import read
 from dqas_plugin.bench.table import Row
-from report_problem import page
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there is a browser")
 
 TABLE = "#table-1-accuracies table"
 CURVES = "figure[data-curves=table-1]"
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return page(tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(scope="module")

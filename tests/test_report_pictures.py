@@ -23,17 +23,7 @@ from dqas_plugin.bench.report.pairs import pairs
 from dqas_plugin.data import DatasetSplits, ImageDataset
 from dqas_plugin.selection import Selection
 from evidence_problem import TOY, result, section, toy_cells
-from report_problem import Page, digits_cells, page, results, select
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return page(tmp_path_factory.mktemp("results"))
-
-
-@pytest.fixture(scope="module")
-def read_page(report: Path) -> Page:
-    return Page(report.read_text(encoding="utf-8"))
+from report_problem import Page, digits_cells, results, select
 
 
 def strips(found: Page) -> list[tuple[str, Image.Image]]:

@@ -65,7 +65,7 @@ def test_a_job_that_is_always_killed(tmp_path: Path, own_cache: Path) -> None:
 
 def test_without_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter.shutil, "which", lambda _: None)
-    with pytest.raises(UserError, match="this machine has no Slurm .* cluster=local"), adapter.open_slurm(2):
+    with pytest.raises(UserError, match=r"this machine has no Slurm .* cluster=local"), adapter.open_slurm(2):
         pass
 
 

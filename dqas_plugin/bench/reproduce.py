@@ -17,6 +17,7 @@ from dqas_plugin.bench.grid import Cell
 from dqas_plugin.budget import budget_of
 from dqas_plugin.defaults import ADAPTIVE, NONE
 from dqas_plugin.errors import UserError
+from dqas_plugin.quantization.settings import MAE_STEPS, PatchSettings
 from dqas_plugin.recipes import RECIPES, Recipe
 
 RESULTS = "dqas-results"
@@ -70,7 +71,7 @@ def commands(cells: Iterable[Cell], results: Path | str = RESULTS) -> list[Comma
     wanted: dict[_Grid, dict[str, dict[str, int]]] = {}
     for cell in cells:
         unit, number = _budget(cell)
-        grid = _Grid(_shared(cell), _own(cell), _counts(cell), unit, _lacking(cell.recipe))
+        grid = _Grid(_shared(cell), _own(cell), _counts(cell), unit, _lacking(cell))
         seeds = wanted.setdefault(grid, {}).setdefault(cell.method, {})
         seeds[number] = max(seeds.get(number, 0), cell.seed + 1)
     found: list[tuple[_Grid, _Part]] = []
@@ -171,13 +172,14 @@ def _base(recipe: Recipe) -> Recipe | None:
     return RECIPES.get(recipe.name.partition("[")[0])
 
 
-def _lacking(recipe: Recipe) -> Words:
-    """What of a recipe no option changes."""
-    base = _base(recipe)
+def _lacking(cell: Cell) -> Words:
+    """What of a recipe and of patches no option changes."""
+    recipe, base = cell.recipe, _base(cell.recipe)
     if base is None:
         return (f"the recipe '{recipe.name}'",)
+    steps = [] if cell.patches is None or cell.patches.mae_steps == MAE_STEPS else [f"mae_steps={cell.patches.mae_steps}"]
     names = [one.name for one in fields(Recipe) if one.name not in ("name", "epochs", "iterations", "lr", "prior")]
-    return tuple(f"{name}={getattr(recipe, name)}" for name in names if getattr(recipe, name) != getattr(base, name))
+    return (*steps, *(f"{name}={getattr(recipe, name)}" for name in names if getattr(recipe, name) != getattr(base, name)))
 
 
 def _memory(cell: Cell) -> Iterator[str]:
@@ -201,8 +203,6 @@ def _quantization(cell: Cell) -> Iterator[str]:
     if patches is None:
         yield "--no-patches"
         return
-    from dqas_plugin.quantization.settings import PatchSettings
-
     usual = PatchSettings()
     for name, option in _PATCH_OPTIONS.items():
         if patches[name] != getattr(usual, name):

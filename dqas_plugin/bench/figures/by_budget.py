@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _HEIGHT = 3.8  # inches
 _APART = 0.006  # of the axis, between two curves
 _SPREAD = 0.04  # of the axis, at most between the first and the last
-_STYLES = ("--", "-.", ":")
+_STYLES: Sequence[Any] = ("--", "-.", ":", (0, (9, 3)), (0, (5, 1, 1, 1, 1, 1)), (0, (1, 4)))
+"""Of lines, by what is added to a method."""
 _LONG = 30  # characters of a name, beyond which two of them fill the width
 
 
@@ -56,7 +57,8 @@ def _looks(lines: Sequence[Line]) -> list[dict[str, Any]]:
         colour = COLOURS[place % len(COLOURS)]
         style = _STYLES[additions.index(more) % len(_STYLES)] if more else "-"
         fill = "white" if more else colour
-        found.append({"fmt": MARKERS[place % len(MARKERS)] + style, "color": colour, "markerfacecolor": fill})
+        marker = MARKERS[place % len(MARKERS)]
+        found.append({"marker": marker, "linestyle": style, "color": colour, "markerfacecolor": fill})
     return found
 
 

@@ -103,7 +103,7 @@ def _all_lines(section: Section) -> list[Line]:
 
 
 def _with_and_without(section: Section) -> list[Line]:
-    there = by_method(lines_of(section))
+    there = dict(by_method(lines_of(section)))
     own = there.pop(DQAS, [])
     for adaptive in (False, True):
         usual = unmeasured(section, DQAS, adaptive)
