@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,14 +59,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
+        temporary.touch(exist_ok=False)  # with the usual permissions; those of tempfile are the owner's alone
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}): choose a folder you can write") from error
-    os.close(handle)
-    temporary = Path(name)
-    umask = os.umask(0)  # which can only be read by setting it
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)  # as any other new file: a temporary one is its owner's alone
     try:
         yield temporary
         with temporary.open("rb") as written:

@@ -184,7 +184,7 @@ def test_what_is_missing_is_seen_and_has_a_command() -> None:
 def test_commands_make_the_methods_that_were_never_measured() -> None:
     table = only(table_2([of([replace(cell, dataset=SHAPED) for cell in GRID])]))
     made_by = [cell for line in table.commands for cell in planned(line, SHAPED)]
-    assert {cell.method for cell in made_by} == set(TABLE_2)
+    assert {cell.method for cell in made_by} == set(TABLE_2) - {"graphcut", "herding"}
     assert {cell.variant for cell in made_by if cell.method == "dqas"} == {"", ADAPTIVE}
     assert {cell.label for cell in made_by} == {"10 %", "20 %"}
     assert {cell.seed for cell in made_by} == {0, 1, 2, 3}

@@ -58,6 +58,13 @@ if TYPE_CHECKING:
 @click.option("--jobs", **options.one(given.read_count, "NUMBER"), help="Processes.  [default: one for each processor]")
 @click.option("--executor", default="local", show_default=True, metavar="NAME", help="See: dqas list executors.")
 @click.option(
+    "--executor-option",
+    "executor_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Option of the executor; may be repeated.  See: dqas list executors --format json.",
+)
+@click.option(
     "--results",
     type=click.Path(path_type=Path),
     default=Path("dqas-results"),
@@ -81,6 +88,7 @@ def bench(
     grid: str | None,
     jobs: int | None,
     executor: str,
+    executor_options: tuple[str, ...],
     results: Path,
     estimate: bool,
     price: float | None,
@@ -105,15 +113,20 @@ def bench(
     check_cache()
     place = options.chosen_device(device)
     from dqas_plugin import bench as library
+    from dqas_plugin.lookup import parse_options
     from dqas_plugin.plugins import plugins
 
-    plugins().executors[executor]  # a wrong name is known before the data are loaded
+    chosen = plugins().executors[executor]  # a mistake is known before the data are loaded
+    pairs = options.split_pairs("--executor-option", executor_options)
+    given_options = parse_options(f"option of the executor '{executor}'", pairs, chosen.options)
     cells = library.plan_grids(specs, root=root, device=place, opened=tell_opened)
     if estimate:
         click.echo(library.estimate(cells, results, jobs=jobs, executor=executor, device=place, price=price))
         return
     reporter = library.reporter(name=library.names(cells))
-    outcome = library.run(cells, results, jobs=jobs, executor=executor, device=place, reporter=reporter)
+    outcome = library.run(
+        *(cells, results), jobs=jobs, executor=executor, executor_options=given_options, device=place, reporter=reporter
+    )
     click.echo(library.plain(library.tabulate(cells, outcome.results)))
     if outcome.failures:
         raise DqasError(f"{len(outcome.failures)} of {len(cells)} cells failed; the first: {outcome.failures[0]}")

@@ -1,0 +1,182 @@
+"""``dqas table``: formats, files, choices, and mistakes in one sentence."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dqas_cli.main import cli
+from dqas_plugin.bench.tables import TABLES
+from evidence_problem import TOY, stored, toy_cells
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two datasets, two recipes."""
+    folder = tmp_path_factory.mktemp("results")
+    cells = toy_cells(["graphcut"])
+    other = toy_cells(["graphcut"], replace(TOY, name="folder:/my/other", fingerprint="456"), recipe="fast", ratios=[0.1])
+    return stored(folder, [*cells, *other])
+
+
+def table(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["table", *arguments])
+
+
+@pytest.mark.parametrize("number", TABLES)
+@pytest.mark.parametrize("form", ["plain", "md", "latex", "csv", "html"])
+def test_every_table_in_every_format(number: int, form: str, results: Path) -> None:
+    done = table(str(number), "--results", str(results), "--format", form)
+    assert done.exit_code == 0, done.output
+    assert done.output.count(f"Table {number}") >= 2  # one for each protocol
+    assert "other" in done.output
+
+
+def test_help_tells_what_tables_and_formats_there_are() -> None:
+    text = " ".join(table("--help").output.split())
+    for number, what in TABLES.items():
+        assert f"{number}: {what}"[:25] in text
+    assert "[plain|md|latex|csv|html]" in text
+
+
+def test_where_a_store_holds_several_one_can_be_chosen(results: Path) -> None:
+    for chosen, others in ((["--dataset", "other"], "toy"), (["--recipe", "quick"], "folder:/my/other")):
+        output = table("2", "--results", str(results), *chosen).output
+        assert output.count("**Table 2") == 1
+        assert f"{others} (1,000 images" not in output
+    wrong = table("2", "--results", str(results), "--dataset", "othr")
+    assert (wrong.exit_code, wrong.exception is not None) == (1, True)
+
+
+def test_a_pipe_gets_markdown_and_a_file_what_its_name_says(results: Path, tmp_path: Path) -> None:
+    assert table("2", "--results", str(results)).output.startswith("**Table 2")
+    target = tmp_path / "new" / "t.csv"
+    done = table("2", "--results", str(results), "--out", str(target))
+    assert done.output == f"saved: {target}\n"
+    rows = list(csv.DictReader(io.StringIO(target.read_text(encoding="utf-8"))))
+    assert {row["dataset"] for row in rows} == {"toy", "folder:/my/other"}
+    assert {row["recipe"] for row in rows} == {"quick", "fast"}
+    ours = next(row for row in rows if row["method"] == "graphcut" and row["dataset"] == "toy")
+    assert float(ours["5 % (50) accuracy mean"]) == pytest.approx(68.75)
+    table("2", "--results", str(results), "--out", str(target), "--format", "latex")
+    assert "\\toprule" in target.read_text(encoding="utf-8")
+    assert [one.name for one in target.parent.iterdir()] == ["t.csv"]
+
+
+def test_best_epoch_is_labelled(results: Path) -> None:
+    last, best = (
+        table("2", "--results", str(results), "--method", "graphcut", *more).output for more in ([], ["--best-epoch"])
+    )
+    assert "last epoch" in last
+    assert "best epoch, chosen on test labels" in best
+    means = [float(re.search(r"\| graphcut \| ([\d.]+)", text)[1]) for text in (last, best)]  # type: ignore[index]
+    assert means[1] - means[0] == pytest.approx(1.0)
+
+
+def test_missing_cells_come_with_commands(results: Path) -> None:
+    output = table("2", "--results", str(results)).output
+    assert "| craig | *missing* |" in output
+    assert f"--results {results}" in output
+    assert "dqas bench --dataset folder:/my/other " in output
+
+
+@pytest.fixture(scope="module")
+def strange(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders without our results."""
+    base = tmp_path_factory.mktemp("strange")
+    found = {name: base / name for name in ("nothing", "empty", "text", "foreign", "newer", "fresh")}
+    for name, folder in found.items():
+        if name != "nothing":
+            folder.mkdir()
+    (found["text"] / "results.sqlite").write_text("not a database at all " * 100)
+    with sqlite3.connect(found["foreign"] / "results.sqlite") as database:
+        database.execute("CREATE TABLE other (x)")
+    stored(found["newer"], toy_cells()[:1])
+    with sqlite3.connect(found["newer"] / "results.sqlite") as database:
+        database.execute("PRAGMA user_version = 99")
+    stored(found["fresh"], [])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nothing", "has no results: run dqas bench with --results"),
+        ("empty", "has no results: run dqas bench with --results"),
+        ("text", "is not a file of results"),
+        ("foreign", "belongs to another program"),
+        ("newer", "has results of format 99, this version of dqas writes format"),
+        ("fresh", "has no finished cell yet"),
+    ],
+)
+def test_folders_without_results(name: str, words: str, strange: dict[str, Path]) -> None:
+    before = sorted(one.name for one in strange[name].parent.rglob("*") if "-wal" not in one.name and "-shm" not in one.name)
+    refused("2", "--results", str(strange[name]), words=words)
+    after = sorted(one.name for one in strange[name].parent.rglob("*") if "-wal" not in one.name and "-shm" not in one.name)
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["9"], "there is no table 9: the paper has tables 1 to 5"),
+        (["two"], "give a whole number"),
+        (["0"], "give a whole number of at least 1"),
+        (["2", "--format", "word"], "unknown format 'word'"),
+        (["2", "--method", "grafcut"], "did you mean 'graphcut'"),
+        (["4", "--method", "graphcut"], "table 4 compares dq with dqas"),
+        (["5", "--best-epoch"], "table 5 has no accuracies"),
+        (["2", "--dataset", "toi"], "did you mean 'toy'"),
+        (["2", "--recipe", "paper"], "unknown recipe in these results 'paper'"),
+        (["2", "--model", "resnet"], "unknown model in these results"),
+    ],
+)
+def test_mistakes(arguments: list[str], words: str, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["table", *arguments, "--results", str(results)], prog_name="dqas")
+    assert end.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert words in said.err
+    assert len(said.err.splitlines()) == 1
+
+
+def test_nothing_is_written_where_something_is_wrong(results: Path, tmp_path: Path) -> None:
+    target = tmp_path / "t.md"
+    for arguments in (["9"], ["2", "--dataset", "toi"]):
+        assert table(*arguments, "--results", str(results), "--out", str(target)).exit_code != 0
+    assert table("2", "--results", str(results), "--out", str(tmp_path)).exit_code != 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_read_without_torch(results: Path, tmp_path: Path) -> None:
+    """Importing it takes longer than all the rest; methods that quantize are asked about without it, too."""
+    shaped = replace(TOY, shape=(3, 32, 32))
+    stored(tmp_path, toy_cells(["dq", "dqas"], shaped, ratios=[0.1]))
+    code = (
+        "import sys\nfrom dqas_cli.main import cli\n"
+        f"for folder in ({str(results)!r}, {str(tmp_path)!r}):\n"
+        "    for number in '12345':\n"
+        "        try: cli.main(['table', number, '--results', folder], prog_name='dqas')\n"
+        "        except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'pandas', 'sklearn', 'matplotlib', 'scipy.stats'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    path = os.pathsep.join(str(ROOT / one) for one in (".", "cli", "adapters"))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "whole images" not in done.stdout
