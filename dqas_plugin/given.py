@@ -102,7 +102,14 @@ def _number(text: str) -> float:
 
 
 def chosen_recipe(
-    name: str, epochs: int | None, iterations: int | None, prior: str, *, lr: float | None = None, mark: str = ""
+    name: str,
+    epochs: int | None,
+    iterations: int | None,
+    prior: str,
+    *,
+    batch: int | None = None,
+    lr: float | None = None,
+    mark: str = "",
 ) -> Recipe:
     """The recipe of that name with what is given otherwise.
 
@@ -112,7 +119,7 @@ def chosen_recipe(
     if epochs is not None and iterations is not None:
         raise UserError(f"{mark}epochs and {mark}iterations exclude each other: give one of them")
     base = find_recipe(name)
-    changes: dict[str, Any] = {"epochs": epochs, "iterations": iterations, "lr": lr}
+    changes: dict[str, Any] = {"epochs": epochs, "iterations": iterations, "batch": batch, "lr": lr}
     given = {key: value for key, value in changes.items() if value is not None}
     if prior != base.prior:
         given["prior"] = prior

@@ -56,6 +56,20 @@ def resolve_device(device: torch.device | str) -> torch.device:
     return found
 
 
+def device_kind(name: str) -> str:
+    """``cpu`` or ``cuda``, of a device that need not be on this machine if it is named without an index.
+
+    Raises:
+        UserError: if the name means nothing, or names a device that is not here.
+    """
+    if ":" in name:
+        return resolve_device(name).type
+    try:
+        return torch.device(name).type
+    except RuntimeError as error:
+        raise UserError(f"device '{name}' is unknown: choose cpu, cuda or cuda:0") from error
+
+
 def resolve(precision: str, build: Build, image_shape: Shape, device: torch.device | str = "cpu") -> str:
     """``fp32`` or ``bf16``: what training of this network on this device uses.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dqas_cli.bench import bench, chosen_grids
-from dqas_plugin.bench import Cell, DatasetReference, plan
+from dqas_plugin.bench import Cell, DatasetReference, GridSpec, plan
 
 
 def parsed(line: str) -> tuple[click.Context, dict[str, Any]]:
@@ -23,7 +24,7 @@ def parsed(line: str) -> tuple[click.Context, dict[str, Any]]:
 def planned(line: str, dataset: DatasetReference) -> list[Cell]:
     """The cells of the line, on a dataset that must be the one that it names."""
     context, options = parsed(line)
-    grid = {name: value for name, value in options.items() if name not in _OF_THE_RUN}
+    grid = {one.name: options[one.name] for one in fields(GridSpec) if one.name in options}
     [spec] = chosen_grids(context, None, grid)
     arguments = spec.arguments()
     named = {**spec.dataset_options, **({"test_from": spec.test_from} if spec.test_from else {})}
@@ -32,9 +33,6 @@ def planned(line: str, dataset: DatasetReference) -> list[Cell]:
         name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in dataset.options.items()
     }
     return plan(dataset, arguments.pop("methods"), device=options["device"], **arguments)
-
-
-_OF_THE_RUN = ("root", "device", "grid", "jobs", "executor", "results", "estimate", "price")
 
 
 def results_folder(line: str) -> Path:

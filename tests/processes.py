@@ -79,10 +79,10 @@ def train_or_die(marker: Path, task: Task) -> dict[str, Any]:
     raise AssertionError
 
 
-def check_figures(folder: Path, open_executor: Any) -> None:
+def check_figures(folder: Path, open_executor: Any, seeds: int = 2) -> None:
     """With a worker killed in the middle, the results and selections of a real grid are those of this process."""
     short = recipe("quick").with_(iterations=5, proxy_epochs=1, precision="fp32")
-    cells = plan(open_dataset("digits"), ["graphcut"], ratios=[0.05], seeds=2, recipe=short)
+    cells = plan(open_dataset("digits"), ["graphcut"], ratios=[0.05], seeds=seeds, recipe=short)
     here = run(cells, folder / "here", jobs=1)
     told: list[str] = []
     steps = Steps(STEPS.prepare, STEPS.select, STEPS.read, partial(train_or_die, folder / "killed"))

@@ -34,7 +34,7 @@ def found_by_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_figures_are_those_of_this_process(tmp_path: Path) -> None:
     """A job is killed in the middle."""
-    processes.check_figures(tmp_path, partial(adapter.open_slurm, cluster="local"))
+    processes.check_figures(tmp_path, partial(adapter.open_slurm, cluster="local"), seeds=1)
 
 
 @pytest.mark.slow

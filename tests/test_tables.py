@@ -128,8 +128,8 @@ def test_findings_say_what_is_not_better_than_random() -> None:
 def test_the_protocol_is_in_the_caption() -> None:
     table = only(table_2([of(GRID)]))
     assert table.caption[0] == (
-        "toy (1,000 images, 2 classes), convnet3-small, recipe quick (300 iterations, batch 64), prior balanced, cpu, last epoch, "
-        "seeds 0 to 3."
+        "toy (1,000 images, 2 classes), convnet3-small, recipe quick (300 iterations, batch 64), prior balanced, cpu, last "
+        "epoch, seeds 0 to 3."
     )
     assert table.protocol["training"] == "300 iterations"
     best = replace(of(GRID), epoch="best", seeds=(0, 2))
@@ -212,7 +212,7 @@ def test_settings_that_names_do_not_tell_are_added() -> None:
 
 def test_what_is_compared_is_said_where_it_is_not_the_mean() -> None:
     grid = toy_cells(["graphcut"], ratios=[0.1], seeds=3, goal="worst")
-    name = f"graphcut + adaptive ({'worst'}) + error-reduction"
+    name = "graphcut + adaptive (worst) + error-reduction"
     found = texts(only(table_2([section(grid)], methods=["graphcut"])))
     assert found[name]["10 % (100) vs random"].endswith("(worst)")
 

@@ -142,7 +142,7 @@ def test_the_papers_rows_come_with_its_classes() -> None:
     grid = toy_cells(["graphcut"], CIFAR10, ratios=[0.05, 0.1], seeds=2)
     table = only(table_1([section(grid, made)]))
     rows = {name: row for name, row in texts(table).items() if name.startswith("paper: DREAM [21]")}
-    assert list(rows)[0] == "paper: DREAM [21] | 15 a class (150)"
+    assert next(iter(rows)) == "paper: DREAM [21] | 15 a class (150)"
     assert {name: list(map(float, row.values())) for name, row in rows.items()} == {
         f"paper: DREAM [21] | {count} a class ({10 * count})": list(figures) for count, figures in paper().classes.rows.items()
     }

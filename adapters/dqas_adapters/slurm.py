@@ -20,14 +20,15 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dqas_plugin.bench.executors import Pool, WorkerLostError, default_jobs, each_once, portable_outcome
+from dqas_plugin.bench.executors import Pool, WorkerLostError, default_jobs, each_once, interrupts_held_back, portable_outcome
 from dqas_plugin.contracts import Bounds
 from dqas_plugin.errors import DqasError, UserError
 from dqas_plugin.hookspecs import hookimpl
 from dqas_plugin.paths import cache_folder
 
 _AT_A_TIME = 500  # jobs in the queue, where people give no number
-_LOOK = 0.5  # seconds
+_LOOK = 0.5  # seconds between looks at the jobs
+_WATCH = 2.0  # seconds between a job's looks at the driver's sign
 
 
 @contextmanager
@@ -130,7 +131,7 @@ class _Jobs:
         """Jobs for the tasks: an array if there are several."""
         work = partial(_work, function, self.sign)
         try:
-            with self.executor.batch():
+            with interrupts_held_back(), self.executor.batch():
                 return [self.executor.submit(work, task) for task in tasks]
         except (self.package.core.utils.FailedJobError, self.package.core.utils.FailedSubmissionError) as error:
             reason = " ".join(str(error).split())
@@ -151,16 +152,12 @@ class _Jobs:
 
 
 def _cancel(jobs: set[Any]) -> None:
-    """End the jobs, those of Slurm by two commands for all of them: submitit lets jobs ignore the signal that asks."""
-    if not jobs:
-        return
-    first = next(iter(jobs))
-    if type(first).__name__ != "SlurmJob":
-        for job in jobs:
-            job.cancel(check=False)
-        return
-    numbers = sorted({job.job_id for job in jobs})
-    for signal in ([], ["--signal=KILL"]):
+    """Take jobs out of Slurm's queue and kill those that run: submitit lets them ignore the signal that asks.
+
+    Jobs that are processes of this machine end when the driver's sign goes, as all do.
+    """
+    numbers = sorted(job.job_id for job in jobs if type(job).__name__ == "SlurmJob")
+    for signal in ([], ["--signal=KILL"]) if numbers else ():
         subprocess.run(["scancel", *signal, *numbers], check=False, capture_output=True)
 
 
@@ -193,7 +190,7 @@ class _Sign:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > self.patience:
                 os._exit(1)
-            time.sleep(self.patience / 12)
+            time.sleep(min(_WATCH, self.patience / 6))
 
 
 @contextmanager

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @rules.rule_options
 @options.quantization_options
 @options.training_options
+@click.option("--batch", **options.one(given.read_count, "NUMBER"), help="Images in a batch, instead of the recipe's.")
 @click.option("--lr", **options.one(given.read_positive, "NUMBER"), help="Highest learning rate, instead of the recipe's.")
 @click.option(
     "--seeds", **options.one(given.read_count, "NUMBER"), default="3", show_default=True, help="Repetitions: seeds 0, 1, …"
@@ -55,7 +56,9 @@ if TYPE_CHECKING:
     help="TOML file that says all of the above but --root, --deepcore and --device, for several datasets if need be; a shipped "
     "one by its name (see: dqas list grids).",
 )
-@click.option("--jobs", **options.one(given.read_count, "NUMBER"), help="Processes.  [default: one for each processor]")
+@click.option(
+    "--jobs", **options.one(given.read_count, "NUMBER"), help="Tasks at a time.  [default: one for each processor or GPU]"
+)
 @click.option("--executor", default="local", show_default=True, metavar="NAME", help="See: dqas list executors.")
 @click.option(
     "--executor-option",
@@ -111,12 +114,12 @@ def bench(
     specs = chosen_grids(ctx, grid, asked)
     check_writable(results)
     check_cache()
-    place = options.chosen_device(device)
     from dqas_plugin import bench as library
     from dqas_plugin.lookup import parse_options
     from dqas_plugin.plugins import plugins
 
     chosen = plugins().executors[executor]  # a mistake is known before the data are loaded
+    place = options.chosen_device(device, elsewhere=chosen.elsewhere)
     pairs = options.split_pairs("--executor-option", executor_options)
     given_options = parse_options(f"option of the executor '{executor}'", pairs, chosen.options)
     cells = library.plan_grids(specs, root=root, device=place, opened=tell_opened)

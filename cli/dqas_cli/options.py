@@ -218,19 +218,25 @@ def chosen_recipe(name: str, epochs: int | None, iterations: int | None, prior: 
     return given.chosen_recipe(name, epochs, iterations, prior, mark="--")
 
 
-def chosen_device(name: str) -> str:
+def chosen_device(name: str, *, elsewhere: bool = False) -> str:
     """The device to use; ``auto`` is a GPU if there is one.
 
+    Args:
+        name: as it was typed.
+        elsewhere: it may be on another machine.
+
     Raises:
-        UserError: if this machine has no such device.
+        UserError: if there is no such device.
     """
     import torch
 
-    from dqas_plugin.precision import resolve_device
+    from dqas_plugin.precision import device_kind, resolve_device
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return str(resolve_device(name))
+    if not elsewhere:
+        resolve_device(name)
+    return name if ":" in name else device_kind(name)
 
 
 def load_data(name: str, root: str | None, pairs: Iterable[str] = ()) -> DatasetSplits:

@@ -204,7 +204,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,))
-        with _interrupts_held_back():
+        with interrupts_held_back():
             process.start()
             self.process, self.connection = process, ours
         theirs.close()  # else the end of the process would not close the connection
@@ -268,7 +268,7 @@ def _outcome(function: Callable[[Task], Result], task: Task) -> Result | Excepti
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
+def interrupts_held_back() -> Iterator[None]:
     """Processes started inside never see Ctrl-C (the driver ends them); this one sees it when the block ends."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield

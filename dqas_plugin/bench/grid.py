@@ -333,7 +333,7 @@ def plan(
     Raises:
         UserError: for an unknown name, a number out of range, or budgets that cannot be met.
     """
-    from dqas_plugin.precision import resolve_device
+    from dqas_plugin.precision import device_kind
 
     budgets = checks.budgets_of(dataset, ratios, aipc)
     numbers = checks.seeds_of(seeds)
@@ -342,7 +342,7 @@ def plan(
         "dataset": dataset,
         "model": model,
         "recipe": find_recipe(recipe),
-        "device": resolve_device(device).type,
+        "device": device_kind(device),
         "max_memory": max_memory,
     }
     given = {"refiner": refiner, "refiner_options": dict(refiner_options or {}), "refine_share": refine_share}

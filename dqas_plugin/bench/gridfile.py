@@ -255,6 +255,7 @@ _KEYS: dict[str, tuple[str, Read]] = {
     "recipe": ("recipe_name", _text),
     "epochs": ("epochs", _count),
     "iterations": ("iterations", _count),
+    "batch": ("batch", _count),
     "lr": ("lr", _number(given.read_positive)),
     "prior": ("prior", _text),
     "seeds": ("seeds", _count),

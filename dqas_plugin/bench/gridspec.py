@@ -68,6 +68,7 @@ class GridSpec:
         recipe_name: how it is trained.
         epochs: instead of the recipe's.
         iterations: instead of the recipe's.
+        batch: images in a batch, instead of the recipe's.
         lr: highest learning rate, instead of the recipe's.
         prior: of the loss.
         where: what mistakes are said of, such as ``quick-table2.toml, grid 2``; empty: of nothing.
@@ -102,6 +103,7 @@ class GridSpec:
     recipe_name: str = DEFAULT_RECIPE
     epochs: int | None = None
     iterations: int | None = None
+    batch: int | None = None
     lr: float | None = None
     prior: str = "balanced"
     seeds: int = 3
@@ -116,7 +118,8 @@ class GridSpec:
         """
         if self.ratios and self.aipc:
             raise UserError(f"{self.mark}ratio and {self.mark}aipc exclude each other: give one of them")
-        recipe = given.chosen_recipe(self.recipe_name, self.epochs, self.iterations, self.prior, lr=self.lr, mark=self.mark)
+        changes: dict[str, Any] = {"batch": self.batch, "lr": self.lr, "mark": self.mark}
+        recipe = given.chosen_recipe(self.recipe_name, self.epochs, self.iterations, self.prior, **changes)
         given.check_features(self.features)
         methods, allocators = chosen_methods(self.methods), chosen_allocators(self.adaptive, self.allocator)
         checks.check_names(methods, self.model, self.goal, self.proxy)
