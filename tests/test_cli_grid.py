@@ -72,7 +72,7 @@ SAME = [
     ("--bins-on original --no-patches", "bins-on = 'original'\nno-patches = true"),
     ("--drop-rate 0.5 --patch-size 4", "drop-rate = 0.5\npatch-size = 4"),
     ("--patch-scores saliency --rebuild mae", "patch-scores = 'saliency'\nrebuild = 'mae'"),
-    ("--model resnet18 --recipe paper --lr 0.6", "model = 'resnet18'\nrecipe = 'paper'\nlr = 0.6"),
+    ("--model resnet18 --recipe paper --batch 64 --lr 0.6", "model = 'resnet18'\nrecipe = 'paper'\nbatch = 64\nlr = 0.6"),
     ("--epochs 7 --prior empirical", "epochs = 7\nprior = 'empirical'"),
     ("--iterations 9 --seeds 5", "iterations = 9\nseeds = 5"),
 ]

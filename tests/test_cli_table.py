@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def test_help_tells_what_tables_and_formats_there_are() -> None:
 
 def test_where_a_store_holds_several_one_can_be_chosen(results: Path) -> None:
     for chosen, others in (("--dataset other", "toy"), ("--recipe quick", "folder:/my/other")):
-        output = table("2", "--results", str(results), *chosen).output
+        output = table("2", "--results", str(results), *chosen.split()).output
         assert output.count("**Table 2") == 1
         assert f"{others} (1,000 images" not in output
 
@@ -103,10 +104,10 @@ def strange(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         if name != "nothing":
             folder.mkdir()
     (found["text"] / "results.sqlite").write_text("not a database at all " * 100)
-    with sqlite3.connect(found["foreign"] / "results.sqlite") as database:
+    with closing(sqlite3.connect(found["foreign"] / "results.sqlite")) as database:
         database.execute("CREATE TABLE other (x)")
     stored(found["newer"], toy_cells()[:1])
-    with sqlite3.connect(found["newer"] / "results.sqlite") as database:
+    with closing(sqlite3.connect(found["newer"] / "results.sqlite")) as database:
         database.execute("PRAGMA user_version = 99")
     stored(found["fresh"], [])
     return found

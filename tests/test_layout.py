@@ -98,7 +98,7 @@ def test_plain_is_cut_between_groups() -> None:
     assert "85.0" in blocks[1]
     assert max(len(line) for block in blocks for line in block.splitlines()) <= 40
     narrow = layout.pieces(TABLE, 1, 2)
-    assert narrow == [[0, 1, 2], [0, 3], [0, 4]]  # a group stays whole even where it does not fit
+    assert narrow == [[0, 1], [0, 2], [0, 3], [0, 4]]
     assert layout.pieces(TABLE, 1000, 2) == [[0, 1, 2, 3, 4]]
 
 
@@ -201,6 +201,7 @@ def test_latex() -> None:
     assert r"\textbf{85.0 $\pm$ 0.1 (2)}" in text
     assert "% dqas bench --method random --ratio 0.1" in text
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+    assert text.index(r"\end{table}") < text.index(r"{\scriptsize\noindent {[}1] As printed.\par}")
 
 
 def test_latex_escapes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dqas_cli.main import cli
 from dqas_plugin import load_dataset
 from dqas_plugin.data import DatasetSplits, ImageDataset
 from dqas_plugin.errors import UserError
+from dqas_plugin.quantization import rebuilding
 from dqas_plugin.quantization.harmonic import harmonic
 from dqas_plugin.quantization.informativeness import saliency
 from dqas_plugin.quantization.patches import kept
@@ -122,6 +124,16 @@ def test_the_training_of_an_autoencoder_is_told(monkeypatch: pytest.MonkeyPatch)
     steps = [one for one in said if one.startswith("training the autoencoder: ")]
     assert [one.partition(" steps, ")[0] for one in steps] == [f"training the autoencoder: {step} of 5" for step in (2, 4)]
     assert all(one.endswith(" dB") for one in steps)
+
+
+def test_the_training_of_an_autoencoder_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Now and later, when autoencoder and images come from the cache."""
+    real = rebuilding.trained_mae
+    monkeypatch.setattr(rebuilding, "trained_mae", lambda *args, **options: replace(real(*args, **options), seconds=5000.0))
+    settings = PatchSettings(0.25, scores="saliency", rebuild="mae", mae_steps=3)
+    first, again = (rebuilt_dataset(toy(), settings, no_network, identity="") for _ in range(2))
+    assert 5000 < first.seconds == again.seconds < 5100
+    assert rebuilt_dataset(toy(), QUICK, no_network, identity="").seconds < 100
 
 
 def test_the_pipelines_of_figure_2() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -24,19 +25,27 @@ from dqas_plugin.plugins import Plugins
 needs_ray = pytest.mark.skipif("not __import__('importlib').util.find_spec('ray')", reason="the extra ray is not installed")
 
 
+CLUSTER = """
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+for _ in range(2):
+    cluster.add_node(num_cpus=1)
+print("address", cluster.address, flush=True)
+input()
+cluster.shutdown()
+"""
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Of a cluster of three nodes of a processor each, whose workers find what these tests find."""
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(one for one in sys.path if one))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        for _ in range(2):
-            cluster.add_node(num_cpus=1)
-        yield cluster.address
-        cluster.shutdown()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(one for one in sys.path if one), "RAY_USAGE_STATS_ENABLED": "0"}
+    command = [sys.executable, "-c", CLUSTER]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment, **pipes) as cluster:  # type: ignore[call-overload]
+        yield next(line.split()[1] for line in cluster.stdout if line.startswith("address"))
+        cluster.communicate("\n", timeout=30)
 
 
 def seen(task: Task) -> list[Any]:

@@ -39,7 +39,7 @@ GRIDS: dict[str, dict[str, Any]] = {
     "many seeds": {"seeds": 7},
     "iterations": {"recipe": recipe("quick").with_(iterations=500)},
     "epochs and prior": {"recipe": recipe("fast").with_(epochs=20, prior="empirical")},
-    "a learning rate": {"recipe": recipe("paper").with_(lr=0.6)},
+    "a learning rate and a batch": {"recipe": recipe("paper").with_(lr=0.6, batch=16)},
     "network and memory": {"model": "resnet18", "max_memory": 500_000_000},
     "options of methods": {"methods": ["grand", "graphcut"], "method_options": {"repeat": 3}},
     "options that are words": {"methods": ["bins"], "method_options": {"bins": 5}},
@@ -126,10 +126,10 @@ def test_random_alone() -> None:
 
 
 def test_what_no_option_says_is_told() -> None:
-    other = plan(DATA, ["graphcut"], recipe=recipe("quick").with_(batch=32, label_smoothing=0.1))
+    other = plan(DATA, ["graphcut"], recipe=recipe("quick").with_(momentum=0.8, label_smoothing=0.1))
     [found] = commands(other)
-    assert found.lacking == ("batch=32", "label_smoothing=0.1")
-    assert str(found).endswith("  # no option for: batch=32, label_smoothing=0.1")
+    assert found.lacking == ("momentum=0.8", "label_smoothing=0.1")
+    assert str(found).endswith("  # no option for: momentum=0.8, label_smoothing=0.1")
     named = plan(DATA, ["graphcut"], recipe=recipe("quick").with_(name="my own"))
     [found] = commands(named)
     assert found.lacking == ("the recipe 'my own'",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -22,13 +23,8 @@ LOCAL = ("slurm", "cluster='local'", "patience=3")
 
 @pytest.fixture(autouse=True)
 def found_by_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs find what these tests find, and submitit does not wait for a slow file system."""
-    import os
-
-    import submitit
-
+    """Jobs find what these tests find."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(one for one in sys.path if one))
-    monkeypatch.setattr(submitit.Job, "_results_timeout_s", 1)
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from dqas_plugin.paths import cache_folder
 
 _AT_A_TIME = 500  # jobs in the queue, where people give no number
 _LOOK = 0.5  # seconds between looks at the jobs
+_ASK = 10.0  # seconds between questions to Slurm
 _WATCH = 2.0  # seconds between a job's looks at the driver's sign
 
 
@@ -105,6 +106,8 @@ class _Jobs:
         self.limit = limit
         self.retries = retries
         self.gpus = gpus
+        self.asked = 0.0
+        self.missing: set[Any] = set()
 
     def run(self, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         on_gpu = str(getattr(tasks[0], "device", "cpu")).startswith("cuda")
@@ -117,7 +120,7 @@ class _Jobs:
             return begun
 
         def finished(jobs: Sequence[Any]) -> list[tuple[Any, Any]]:
-            while not (done := [job for job in jobs if job.done()]):
+            while not (done := self._ended(jobs)):
                 time.sleep(_LOOK)
             running.difference_update(done)
             return [(job, self._outcome(job)) for job in done]
@@ -126,6 +129,25 @@ class _Jobs:
             yield from each_once(tasks, start, finished, limit=self.limit, retries=self.retries)
         finally:
             _cancel(running)
+
+    def _ended(self, jobs: Sequence[Any]) -> list[Any]:
+        """The jobs that have a result, or that were gone without one twice: a file may come late.
+
+        Slurm is asked what it runs, and not, as submitit does, what it ran: many clusters keep no account of that.
+        """
+        ready = [job for job in jobs if job.paths.result_pickle.exists()]
+        slurm = self.executor.cluster == "slurm"
+        if ready or time.monotonic() - self.asked < (_ASK if slurm else _LOOK):
+            return ready
+        self.asked = time.monotonic()
+        if slurm:
+            found = subprocess.run(["squeue", "--me", "-h", "-r", "-o", "%i"], check=False, capture_output=True, text=True)
+            known = found.stdout.split()
+            gone = {job for job in jobs if found.returncode == 0 and job.job_id not in known}
+        else:
+            gone = {job for job in jobs if job.done()}
+        before, self.missing = self.missing, gone
+        return [job for job in jobs if job in gone and job in before]
 
     def _submitted(self, function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
         """Jobs for the tasks: an array if there are several."""
@@ -139,13 +161,15 @@ class _Jobs:
 
     def _outcome(self, job: Any) -> Any:
         """The outcome of a job that has ended, whose files are then removed."""
+        if not job.paths.result_pickle.exists():
+            return WorkerLostError(
+                f"job {job.job_id} came to an end without a result: see its log {job.paths.stderr}, which, like the results "
+                "folder, must be on a file system that all machines share"
+            )
         try:
             (outcome,) = job.results()
-        except self.package.core.utils.FailedJobError as error:  # it never came to the call
+        except self.package.core.utils.UncompletedJobError as error:  # it never came to the call
             return DqasError(f"job {job.job_id} failed: {str(error).strip()}")
-        except self.package.core.utils.UncompletedJobError:
-            where = f"its log is {job.paths.stderr}, its results folder must be on a file system that all machines share"
-            return WorkerLostError(f"job {job.job_id} came to an end (state {job.state}; {where})")
         for path in (job.paths.submitted_pickle, job.paths.result_pickle, job.paths.stdout, job.paths.stderr):
             path.unlink(missing_ok=True)
         return outcome

@@ -8,9 +8,9 @@ from html import escape
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
-from textwrap import fill
 
 from dqas_plugin.bench import latex_text
+from dqas_plugin.bench.render import wrapped
 from dqas_plugin.bench.tables.parts import Head, Table, Value
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.paths import atomic_file
@@ -18,7 +18,7 @@ from dqas_plugin.paths import atomic_file
 _GAP = "  "
 _BEST = "*"
 _MISSING_TEXT = "To fill what is missing:"
-_PAGE_WIDTH = 84  # characters of the text width of an article in \footnotesize
+_PAGE_WIDTH = 90  # characters of the text width of an article in \scriptsize, with narrow gaps
 
 
 def render(tables: Iterable[Table], form: str, width: int = 100) -> str:
@@ -68,28 +68,28 @@ def write(text: str, file: Path) -> None:
 
 
 def plain(tables: Iterable[Table], width: int = 100) -> str:
-    """For a terminal; tables that are wider are cut between groups of columns."""
+    """For a terminal; tables that are wider are cut, between groups of columns where that will do."""
     return "\n\n\n".join(_plain(table, width) for table in tables)
 
 
 def _plain(table: Table, width: int) -> str:
-    parts = [_wrapped([table.title], width), _wrapped(table.caption, width)]
+    parts = [wrapped([table.title], width), wrapped(table.caption, width)]
     texts = [[_plain_text(value) for value in row] for row in table.rows]
     parts += [_aligned(table, columns, texts) for columns in pieces(table, width, len(_GAP))]
     if any(value.bold for row in table.rows for value in row):
         parts.append(f"{_BEST} stands for bold.")
-    parts += [_wrapped(table.findings, width), _wrapped(_numbered(table.footnotes, "[{}] {}"), width)]
+    parts += [wrapped(table.findings, width), wrapped(_numbered(table.footnotes, "[{}] {}"), width)]
     if table.commands:
         parts.append("\n".join([_MISSING_TEXT, *(f"{_GAP}{one}" for one in table.commands)]))
     return "\n\n".join(part for part in parts if part)
 
 
 def _plain_text(value: Value) -> str:
-    return value.text + (_BEST if value.bold else "") + "".join(f" [{mark}]" for mark in value.marks)
+    return value.text + (_BEST if value.bold else "") + (f" [{_marks(value)}]" if value.marks else "")
 
 
-def _wrapped(texts: Iterable[str], width: int) -> str:
-    return "\n".join(fill(text, width, subsequent_indent=_GAP) for text in texts)
+def _marks(value: Value) -> str:
+    return ", ".join(map(str, value.marks))
 
 
 def _numbered(texts: Sequence[str], form: str) -> list[str]:
@@ -132,23 +132,28 @@ def _spans(heads: Sequence[Head]) -> list[tuple[str, int, int]]:
 
 
 def pieces(table: Table, width: int, gap: int) -> list[list[int]]:
-    """The columns of each piece of a table that is cut to fit: those that name the rows, and whole groups of the others.
+    """The columns of each piece of a table that is cut to fit: those that name the rows, and some of the others.
+
+    Groups stay whole unless they are wider than a line.
 
     Args:
         table: to be cut.
-        width: characters of a line; a single group may be wider.
+        width: characters of a line; a single column may be wider.
         gap: characters between columns.
     """
+
+    def fits(columns: Sequence[int]) -> bool:
+        return sum(_widths(table, columns)) + gap * (len(columns) - 1) <= width
+
     labels = [column for column, head in enumerate(table.heads) if head.label]
-    groups = [[*range(start, end)] for _, start, end in _spans(table.heads) if start not in labels]
     found: list[list[int]] = []
-    for group in groups:
-        longer = [*(found[-1] if found else labels), *group]
-        if found and sum(_widths(table, longer)) + gap * (len(longer) - 1) > width:
-            longer = [*labels, *group]
-            found.append(longer)
-        else:
-            found[-1:] = [longer]
+    for _, start, end in _spans(table.heads):
+        group = [column for column in range(start, end) if column not in labels]
+        for part in [group] if fits([*labels, *group]) else [[column] for column in group]:
+            if found and fits([*found[-1], *part]):
+                found[-1] += part
+            elif part:
+                found.append([*labels, *part])
     return found or [labels]
 
 
@@ -177,7 +182,7 @@ def _markdown(table: Table) -> str:
 
 def _markdown_text(value: Value) -> str:
     text = _escaped(value.text)
-    marks = "".join(f"<sup>{mark}</sup>" for mark in value.marks)
+    marks = f"<sup>{_marks(value)}</sup>" if value.marks else ""
     return (f"**{text}**" if value.bold else f"*{text}*" if value.missing and text else text) + marks
 
 
@@ -198,6 +203,10 @@ def latex(tables: Iterable[Table]) -> str:
 def _latex(table: Table) -> str:
     cut = pieces(table, _PAGE_WIDTH, 2)
     shown = [_latex_piece(table, columns, number, len(cut)) for number, columns in enumerate(cut)]
+    below = [latex_text.escaped(one) for one in (*table.findings, *_numbered(table.footnotes, "[{}] {}"))]
+    if below:  # outside the floats, since it may be longer than a page
+        below = [rf"\textbf{{{latex_text.escaped(table.title)}}}", *below]
+        shown += ["", *(rf"{{\scriptsize\noindent {one}\par}}" for one in below)]
     said = [latex_text.comment(one) for one in ([_MISSING_TEXT, *table.commands] if table.commands else [])]
     return "\n".join([*shown, *said])
 
@@ -205,11 +214,10 @@ def _latex(table: Table) -> str:
 def _latex_piece(table: Table, columns: Sequence[int], number: int, count: int) -> str:
     heads = [table.heads[column] for column in columns]
     title = table.title if count == 1 else f"{table.title} ({number + 1} of {count})"
-    said = [*(table.caption if number == 0 else ())]
-    tail = [*table.findings, *_numbered(table.footnotes, "[{}] {}")] if number == count - 1 else []
+    said = table.caption if number == 0 else ()
     lines = [
         r"\begin{table}",
-        r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
+        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{\textbf{{{latex_text.escaped(title)}}} {latex_text.escaped(' '.join(said))}}}",
         rf"\begin{{tabular}}{{{'l' * len(columns)}}}",
         r"\toprule",
@@ -220,9 +228,7 @@ def _latex_piece(table: Table, columns: Sequence[int], number: int, count: int) 
     for place, row in enumerate(table.rows):
         lines += [r"\midrule"] if place in table.rules and place else []
         lines.append(_latex_row([_latex_text(row[column]) for column in columns]))
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par\smallskip\raggedright {latex_text.escaped(one)}" for one in tail]
-    return "\n".join([*lines, r"\end{table}"])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 
 def _latex_groups(heads: Sequence[Head]) -> list[str]:
@@ -241,7 +247,7 @@ def _latex_row(texts: Sequence[str]) -> str:
 def _latex_text(value: Value) -> str:
     text = latex_text.escaped(value.text)
     text = rf"\textbf{{{text}}}" if value.bold else rf"\emph{{{text}}}" if value.missing and text else text
-    return text + "".join(rf"\textsuperscript{{{mark}}}" for mark in value.marks)
+    return text + (rf"\textsuperscript{{{_marks(value)}}}" if value.marks else "")
 
 
 # --- CSV ---------------------------------------------------------------------------------------------------------------------
@@ -338,7 +344,7 @@ def _html_row(table: Table, row: Sequence[Value], rule: bool) -> str:
 
 def _html_cell(head: Head, value: Value) -> str:
     text = f'<strong class="best">{escape(value.text)}</strong>' if value.bold else escape(value.text)
-    text += "".join(f"<sup>{mark}</sup>" for mark in value.marks)
+    text += f"<sup>{_marks(value)}</sup>" if value.marks else ""
     kind = ' class="missing"' if value.missing else ""
     return f'<th scope="row"{kind}>{text}</th>' if head.label else f"<td{kind}>{text}</td>"
 

@@ -143,17 +143,18 @@ def _plain_section(section: Section, width: int) -> str:
     accuracy = [[*_accuracy_columns(row), _short(row.verdict)] for row in section.rows]
     heads, other = _other_columns(section)
     parts = [
-        _wrapped([caption(section)], width),
-        _wrapped(LEGEND, width),
+        wrapped([caption(section)], width),
+        wrapped(LEGEND, width),
         _blocks(section, [*_ACCURACY_HEADS, "verdict"], names, accuracy, width),
         _blocks(section, heads, names, other, width),
-        _wrapped(sentences(section), width),
+        wrapped(sentences(section), width),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _wrapped(texts: Iterable[str], width: int) -> str:
-    return "\n".join(fill(text, width, subsequent_indent=_GAP) for text in texts)
+def wrapped(texts: Iterable[str], width: int) -> str:
+    """Each text on lines of that many characters; names with hyphens stay whole."""
+    return "\n".join(fill(text, width, subsequent_indent=_GAP, break_on_hyphens=False) for text in texts)
 
 
 def _indented(row: Row) -> str:

@@ -160,12 +160,15 @@ def _dataset(cell: Cell) -> Iterator[str]:
 def _recipe(recipe: Recipe) -> Iterator[str]:
     base = _base(recipe)
     yield from ("--recipe", recipe.name if base is None else base.name)
-    for name in ("epochs", "iterations", "batch", "lr"):
+    for name in _RECIPE_OPTIONS:
         value = getattr(recipe, name)
         if value is not None and value != getattr(base, name, None):
             yield from (f"--{name}", str(value))
     if recipe.prior != "balanced":
         yield from ("--prior", recipe.prior)
+
+
+_RECIPE_OPTIONS = ("epochs", "iterations", "batch", "lr")
 
 
 def _base(recipe: Recipe) -> Recipe | None:
@@ -178,7 +181,7 @@ def _lacking(cell: Cell) -> Words:
     if base is None:
         return (f"the recipe '{recipe.name}'",)
     steps = [] if cell.patches is None or cell.patches.mae_steps == MAE_STEPS else [f"mae_steps={cell.patches.mae_steps}"]
-    names = [one.name for one in fields(Recipe) if one.name not in ("name", "epochs", "iterations", "batch", "lr", "prior")]
+    names = [one.name for one in fields(Recipe) if one.name not in ("name", *_RECIPE_OPTIONS, "prior")]
     return (*steps, *(f"{name}={getattr(recipe, name)}" for name in names if getattr(recipe, name) != getattr(base, name)))
 
 

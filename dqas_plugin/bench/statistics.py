@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum, sqrt
 
 import numpy as np
 
@@ -38,11 +39,13 @@ class Difference:
 
 def summarise(values: Iterable[float]) -> Summary | None:
     """Mean and standard deviation; None without values."""
-    array = np.array(list(values), dtype=np.float64)
-    if not array.size:
+    numbers = [float(one) for one in values]  # a few, which NumPy takes longer for
+    n = len(numbers)
+    if not n:
         return None
-    deviation = float(array.std(ddof=1)) if array.size > 1 else None
-    return Summary(float(array.mean()), deviation, int(array.size))
+    mean = fsum(numbers) / n
+    deviation = sqrt(fsum((one - mean) ** 2 for one in numbers) / (n - 1)) if n > 1 else None
+    return Summary(mean, deviation, n)
 
 
 def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:

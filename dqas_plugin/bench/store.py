@@ -117,8 +117,10 @@ class Store:
 
     def cells(self) -> Iterator[tuple[Cell, Result]]:
         """Every finished cell with its result, oldest first."""
-        for config, result in self._database.execute("SELECT config, result FROM cells ORDER BY created, rowid"):
-            yield Cell.from_configuration(json.loads(config)), json.loads(result)
+        for key, config, result in self._database.execute("SELECT key, config, result FROM cells ORDER BY created, rowid"):
+            cell = Cell.from_configuration(json.loads(config))
+            vars(cell)["key"] = key  # where it is cached: it need not be hashed again
+            yield cell, json.loads(result)
 
     def add_training(self, configuration: Mapping[str, Any], result: Result) -> None:
         """Keep the result of a training."""

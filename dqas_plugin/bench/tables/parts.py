@@ -15,7 +15,7 @@ class Head:
     Attributes:
         text: what the column holds.
         group: what its neighbours with the same group have in common, such as a budget; they stand under it, and stay together
-            where a wide table is cut. Empty: the column stands alone.
+            where a wide table is cut, if they fit. Empty: the column stands alone.
         label: it names the rows, and is repeated where a wide table is cut.
     """
 

@@ -58,9 +58,8 @@ def accuracy(value: Summary | None, bold: bool = False) -> Value:
     """``83.1 ± 0.4 (5)``."""
     if value is None:
         return MISSING
-    numbers: dict[str, Number] = {"mean": 100 * value.mean, "n": value.n}
-    if value.std is not None:
-        numbers["std"] = 100 * value.std
+    std: dict[str, Number] = {} if value.std is None else {"std": 100 * value.std}
+    numbers = {"mean": 100 * value.mean, **std, "n": value.n}
     return Value(f"{render.summary(value)} ({value.n})", bold=bold, numbers=numbers)
 
 

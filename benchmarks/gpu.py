@@ -1,0 +1,248 @@
+"""Half an hour of one GPU: adaptive against even class counts, all selectors, the paper's recipe, batch sizes, quantization.
+
+Each step is a command of ``dqas``, in the order of what matters most; results are kept by cell, so a stop costs one training
+at most. Sized for an H200 and 30 minutes by the images that every step trains on; not run on one yet.
+
+    bash benchmarks/gpu.sh PATH/cifar10-jpeg [--minutes 30] [--jobs 4] [--out docs/results] [--work gpu-run]
+    bash benchmarks/gpu.sh --tiny
+
+Writes ``gpu.json`` (``gpu-tiny.json``) into ``--out``: hardware, versions, commands with their time, the figures of every
+cell, and the stages of quantization.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dqas_plugin.bench import Store
+from dqas_plugin.paths import atomic_file
+from dqas_plugin.selection import Selection
+from dqas_plugin.versions import versions
+
+NO_PATCHES = "--no-patches"  # whole images: what is dropped of an image is measured apart
+
+
+@dataclass
+class Step:
+    """A command, and what became of it."""
+
+    name: str
+    words: list[str]
+    state: str = "open"
+    seconds: float = 0.0
+    stages: list[list[Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        command = shlex.join(["dqas", *self.words])
+        return {"name": self.name, "command": command, "state": self.state, "seconds": self.seconds, "stages": self.stages}
+
+
+def steps(options: argparse.Namespace) -> list[Step]:
+    """The commands, those first whose answer is wanted most."""
+    results = ["--results", str(options.work / "results")]
+    if options.tiny:
+        data, network, device = ["--dataset", "digits"], ["--model", "convnet3-small"], "cpu"
+        short, whole, epochs = ["--recipe", "quick", "--iterations", "20"], ["--recipe", "quick", "--iterations", "40"], "2"
+        ratios, middle, seeds = "0.05,0.1", "0.1", ["--seeds", "2"]
+    else:
+        data, network, device = ["--dataset", f"parquet:{options.data}"], ["--model", "resnet18"], "cuda"
+        short, whole, epochs = ["--recipe", "paper", "--epochs", "30"], ["--recipe", "paper"], "30"
+        ratios, middle, seeds = "0.05,0.1,0.2,0.5", "0.1", ["--seeds", "3"]
+    place = ["--device", device]
+    shared = [*data, *network, *seeds, *place, "--jobs", str(options.jobs), *results]
+
+    def bench(*words: str) -> list[str]:
+        return ["bench", *words, *shared]
+
+    harmonic = ["--rebuild", "harmonic"]
+    quantized = str(options.work / "quantized")
+    few = ["--method", "graphcut,dq", NO_PATCHES, "--adaptive"]
+    return [
+        Step("adaptive against even counts", bench(*few, "--ratio", ratios, *short)),
+        Step("all selectors", bench("--method", "all", NO_PATCHES, "--ratio", middle, *short)),
+        Step("the paper's recipe", bench(*few, "--ratio", "0.05", *whole)),
+        Step(
+            "dq and dqas without a quarter of the patches", bench("--method", "dq,dqas", *harmonic, "--ratio", middle, *short)
+        ),
+        *(
+            Step(
+                f"random, batches of {size}", bench("--method", "random", "--ratio", "0.05,0.1", *recipe(epochs, size, options))
+            )
+            for size in ("16", "128")
+        ),
+        Step(
+            "quantization, stage by stage",
+            [
+                "quantize",
+                "--pipeline",
+                "dqas",
+                "--ratio",
+                "0.6",
+                *data,
+                *network,
+                *place,
+                *short,
+                *harmonic,
+                "--out",
+                quantized,
+            ],
+        ),
+    ]
+
+
+def recipe(epochs: str, size: str, options: argparse.Namespace) -> list[str]:
+    return ["--recipe", "quick" if options.tiny else "paper", "--epochs", epochs, "--batch", size]
+
+
+def carry_out(step: Step, limit: float, logs: Path) -> None:
+    """Run the command for so many seconds at most; its output goes to a log, with the time before each line."""
+    started = time.perf_counter()
+    out = step.words[step.words.index("--out") + 1] if "--out" in step.words else None
+    if out and Path(out).exists():
+        step.state = "done"
+        return
+    command = [sys.executable, "-u", "-m", "dqas_cli", *step.words]
+    step.state, step.stages = "failed", []
+    with (logs / f"{step.name}.log").open("a", encoding="utf-8") as log:
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        timer = threading.Timer(max(1.0, limit), child.send_signal, [signal.SIGINT])
+        timer.start()
+        try:
+            assert child.stdout is not None
+            for line in child.stdout:
+                at = round(time.perf_counter() - started, 1)
+                log.write(f"{at:8.1f} {line}")
+                if out:
+                    step.stages.append([at, line.strip()])
+            status = child.wait()
+            step.state = {0: "done", 130: "stopped"}.get(status, "failed")
+        except KeyboardInterrupt:  # the child heard it, too
+            step.state = "stopped"
+            child.wait()
+            raise
+        finally:
+            timer.cancel()
+            step.seconds = round(step.seconds + time.perf_counter() - started, 1)
+
+
+def record(options: argparse.Namespace, found: list[Step]) -> dict[str, Any]:
+    """All that is known so far."""
+    content: dict[str, Any] = {
+        "what": "digits, to try the commands" if options.tiny else f"CIFAR-10 as {options.data.name}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "versions": versions(),
+        "jobs": options.jobs,
+        "steps": [step.as_dict() for step in found],
+        "cells": [],
+    }
+    if Store.exists(options.work / "results"):
+        with Store(options.work / "results") as store:
+            content["cells"] = [figures(cell, result) for cell, result in store.cells()]
+    chosen = options.work / "quantized" / "selection.npz"
+    if chosen.exists():
+        content["quantization_seconds"] = dict(Selection.load(chosen).provenance["seconds"])
+    return content
+
+
+def figures(cell: Any, result: dict[str, Any]) -> dict[str, Any]:
+    """A cell: accuracies in percent."""
+    scores = {name: round(100 * result["accuracy"][name], 2) for name in ("mean", "worst", "natural")}
+    return {
+        "dataset": Path(cell.dataset.name).name,
+        "budget": cell.budget,
+        "method": cell.method,
+        "detail": cell.detail,
+        "variant": cell.variant,
+        "seed": cell.seed,
+        "model": cell.model,
+        "recipe": cell.recipe.name,
+        "device": cell.device,
+        **scores,
+        "best": round(100 * result["best"]["mean"], 2),
+        "precision": result["precision"],
+        "seconds": {name: round(value, 2) for name, value in result["seconds"].items()},
+    }
+
+
+def hardware() -> dict[str, Any]:
+    import torch
+
+    gpus = [torch.cuda.get_device_properties(one) for one in range(torch.cuda.device_count())]
+    return {
+        "gpus": [f"{one.name}, {one.total_memory / 2**30:.0f} GiB" for one in gpus],
+        "driver": torch.version.cuda,
+        "processor": processor(),
+        "processors": os.cpu_count(),
+    }
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def earlier(path: Path, found: list[Step]) -> None:
+    """Take over what an earlier start of the same commands did."""
+    known = {one["command"]: one for one in json.loads(path.read_text())["steps"]} if path.exists() else {}
+    for step in found:
+        if (before := known.get(step.as_dict()["command"])) is not None:
+            step.state, step.seconds, step.stages = before["state"], before["seconds"], before["stages"]
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", type=Path, help="folder of CIFAR-10 as parquet files")
+    parser.add_argument("--tiny", action="store_true", help="digits on the processor")
+    parser.add_argument("--minutes", type=float, default=30.0, help="of all steps together, those of earlier starts included")
+    parser.add_argument("--jobs", type=int, default=4, help="trainings that share the GPU")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where the JSON goes")
+    parser.add_argument("--work", type=Path, help="where results and logs go (default: gpu-run, gpu-run-tiny)")
+    options = parser.parse_args()
+    if (options.data is None) == (not options.tiny):
+        parser.error("give the folder of the data, or --tiny")
+    options.work = options.work or Path("gpu-run-tiny" if options.tiny else "gpu-run")
+    return options
+
+
+def main() -> int:
+    options = parsed()
+    found = steps(options)
+    path = options.out / ("gpu-tiny.json" if options.tiny else "gpu.json")
+    earlier(path, found)
+    logs = options.work / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    for step in found:
+        left = 60 * options.minutes - sum(one.seconds for one in found)
+        if step.state == "done" or left <= 0:
+            print(f"{step.name}: {step.state}, {step.seconds:.0f} s", flush=True)
+            continue
+        print(f"{step.name} …", flush=True)
+        try:
+            carry_out(step, left, logs)
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            with atomic_file(path) as temporary:
+                temporary.write_text(json.dumps(record(options, found), indent=1, ensure_ascii=False) + "\n")
+        print(f"{step.name}: {step.state}, {step.seconds:.0f} s", flush=True)
+    print(f"figures: {path}; logs: {logs}")
+    return 1 if any(step.state == "failed" for step in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
