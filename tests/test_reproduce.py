@@ -47,6 +47,7 @@ GRIDS: dict[str, dict[str, Any]] = {
     "whole images": {"methods": ["dq", "dqas"], "patches": {"keep": True}},
     "patches as usual": {"methods": ["dq", "dqas", "graphcut"]},
     "other patches": {"methods": ["dq"], "patches": {"drop_rate": 0.5, "size": 4, "scores": "saliency", "rebuild": "mae"}},
+    "harmonic patches": {"methods": ["dq", "dqas"], "patches": {"rebuild": "harmonic"}},
     "bins on originals": {"methods": ["dqas"], "bins_on": "original", "allocators": ["adaptive"]},
 }
 
