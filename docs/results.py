@@ -53,7 +53,7 @@ def collect(folders: Iterable[str]) -> None:
     entries: list[dict[str, Any]] = []
     for one in folders:
         title, _, folder = one.rpartition("=")
-        with Store(folder) as store:
+        with Store.existing(folder) as store:
             entries += [_entry(cell, result, title) for cell, result in store.cells()]
     titles = {one["title"] for one in entries}
     entries += [one for one in json.loads(DATA.read_text()) if one["title"] not in titles]

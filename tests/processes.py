@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
+import registering
 from dqas_plugin.bench import Cell, Store, open_dataset, plan, run
 from dqas_plugin.bench.cell import STEPS, Steps, Task, train_on_selection
 from dqas_plugin.recipes import recipe
@@ -56,6 +58,17 @@ if __name__ == "__main__":
         sys.exit(130)
 """
 """A run of six cells, of which the first two end at once, and the others only where there is a file ``fast``."""
+
+
+def told_without(package: str, name: str, adapter: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Result]:
+    """Where the package of an executor is not installed: what ``dqas list executors`` prints, and how a bench with it ends."""
+    from dqas_cli.main import cli
+
+    monkeypatch.setitem(sys.modules, package, None)
+    with registering.plugin(adapter, name):
+        listed = CliRunner().invoke(cli, ["list", "executors"]).output
+        call = ["bench", "--method", "random", "--executor", name, "--results", str(folder / "results")]
+        return listed, CliRunner().invoke(cli, call)
 
 
 def mortal(task: str) -> int:

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 import processes
-import registering
 from dqas_adapters import ray as adapter
 from dqas_plugin.bench import Cell, open_dataset
 from dqas_plugin.bench.cell import Task
@@ -114,13 +112,8 @@ def test_no_such_cluster() -> None:
 
 
 def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dqas_cli.main import cli
-
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with registering.plugin(adapter, "ray"):
-        assert 'pip install "dqas[ray]"' in CliRunner().invoke(cli, ["list", "executors"]).output
-        call = ["bench", "--method", "random", "--executor", "ray", "--results", str(tmp_path / "results")]
-        done = CliRunner().invoke(cli, call)
+    listed, done = processes.told_without("ray", "ray", adapter, tmp_path, monkeypatch)
+    assert 'pip install "dqas[ray]"' in listed
     assert done.exit_code == 2
     assert 'needs the package of that name: pip install "dqas[ray]"' in done.output
 

@@ -8,10 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 import processes
-import registering
 from dqas_adapters import slurm as adapter
 from dqas_plugin.bench.executors import WorkerLostError
 from dqas_plugin.errors import UserError
@@ -66,13 +64,8 @@ def test_without_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dqas_cli.main import cli
-
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    with registering.plugin(adapter, "slurm"):
-        assert 'pip install "dqas[slurm]"' in CliRunner().invoke(cli, ["list", "executors"]).output
-        call = ["bench", "--method", "random", "--executor", "slurm", "--results", str(tmp_path / "results")]
-        done = CliRunner().invoke(cli, call)
+    listed, done = processes.told_without("submitit", "slurm", adapter, tmp_path, monkeypatch)
+    assert 'pip install "dqas[slurm]"' in listed
     assert done.exit_code == 2
     assert 'needs the package submitit: pip install "dqas[slurm]"' in done.output
 

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from dqas_adapters.extras import needed
 from dqas_plugin.bench.executors import Pool, WorkerLostError, each_once, portable_outcome
 from dqas_plugin.contracts import Bounds
 from dqas_plugin.errors import DqasError, UserError
@@ -50,7 +51,7 @@ def open_ray(
     Raises:
         UserError: Ray is not installed, there is no such cluster, or (from ``run``) it has no such GPUs.
     """
-    ray = _package()
+    ray = needed("ray", "the executor 'ray' needs the package of that name", '"dqas[ray]"')
     ours = not ray.is_initialized()  # inside a Ray job there is a connection already
     if ours:
         _connect(ray, address)
@@ -65,14 +66,6 @@ def open_ray(
 def dqas_register_executors(register: Callable[..., None]) -> None:
     """Register it."""
     register("ray", open_ray, title='workers of a Ray cluster (pip install "dqas[ray]")', elsewhere=True)
-
-
-def _package() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError("the executor 'ray' needs the package of that name: pip install \"dqas[ray]\"") from error
-    return ray
 
 
 def _connect(ray: Any, address: str | None) -> None:

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dqas_adapters.extras import needed
 from dqas_plugin.bench.executors import Pool, WorkerLostError, default_jobs, each_once, interrupts_held_back, portable_outcome
 from dqas_plugin.contracts import Bounds
 from dqas_plugin.errors import DqasError, UserError
@@ -61,7 +62,7 @@ def open_slurm(
     Raises:
         UserError: submitit is not installed, there is no Slurm here, or (from ``run``) it refuses a job.
     """
-    package = _package()
+    package = needed("submitit", "the executor 'slurm' needs the package submitit", '"dqas[slurm]"')
     if cluster == "slurm" and shutil.which("sbatch") is None:
         raise UserError(
             "this machine has no Slurm (no command sbatch): start on a machine that submits jobs, or set the executor's option "
@@ -86,14 +87,6 @@ def open_slurm(
 def dqas_register_executors(register: Callable[..., None]) -> None:
     """Register it."""
     register("slurm", open_slurm, title='jobs of Slurm, by submitit (pip install "dqas[slurm]")', elsewhere=True)
-
-
-def _package() -> Any:
-    try:
-        import submitit
-    except ImportError as error:
-        raise UserError("the executor 'slurm' needs the package submitit: pip install \"dqas[slurm]\"") from error
-    return submitit
 
 
 class _Jobs:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dqas_adapters.extras import needed
 from dqas_adapters.record import origin, write_record
 from dqas_plugin.data import DatasetSplits, ImageDataset, IntArray, TrainOnly
 from dqas_plugin.datasets.encode import channels_last, check_pictures
@@ -34,7 +35,7 @@ def write(splits: DatasetSplits, selection: Selection | None, out: Path, *, shar
     Raises:
         UserError: the package is not installed, the images have other channels, or ``shard`` is below 1.
     """
-    package = _package()
+    package = needed("webdataset", "the format 'webdataset' needs the package of that name", "dqas[webdataset]")
     check_pictures(splits.train)
     if shard < 1:
         raise UserError(f"option of the format 'webdataset': shard must be at least 1, not {shard}")
@@ -51,14 +52,6 @@ def write(splits: DatasetSplits, selection: Selection | None, out: Path, *, shar
     if not isinstance(splits, TrainOnly):
         record["test"] = _write_split(package, out, "test", splits.test, np.arange(len(splits.test)), None, shard)
     write_record(out, record, selection)
-
-
-def _package() -> Any:
-    try:
-        import webdataset
-    except ImportError as error:
-        raise UserError("the format 'webdataset' needs the package of that name: pip install dqas[webdataset]") from error
-    return webdataset
 
 
 def _write_split(

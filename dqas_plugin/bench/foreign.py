@@ -39,7 +39,7 @@ def foreign_plugins(method: str, allocator: str, refiner: str | None, model: str
         known = name if name is None or name in kind else name.partition(":")[0]
         if known is not None and known in kind:
             found[role] = _identities([kind.provider(known)])
-    found[WRAPPERS] = _identities(one.name for one in loaded.overview() if "dqas_select" in one.hooks)
+    found[WRAPPERS] = _identities(one.plugin_name for one in loaded.hook.dqas_select.get_hookimpls())
     return {role: text for role, text in found.items() if text}
 
 

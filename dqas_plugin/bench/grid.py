@@ -254,7 +254,7 @@ class Cell:
         refiner = "" if self.refiner is None else with_options(self.refiner, self.refiner_options)
         return " + ".join(part for part in (allocator, refiner) if part)
 
-    @property
+    @cached_property
     def detail(self) -> str:
         """What is set otherwise than usual about the method itself: ``whole images``, ``features timm:…``; most often empty."""
         told = [f"{name}={value}" for name, value in sorted(self.method_options.items())]

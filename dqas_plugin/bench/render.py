@@ -98,7 +98,8 @@ def seconds(value: float) -> str:
     return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def _spread(row: Row) -> str:
+def spread(row: Row) -> str:
+    """Images of the smallest and of the largest class."""
     if row.fewest is None:
         return ""
     return f"{row.fewest}" if row.fewest == row.most else f"{row.fewest}–{row.most}"
@@ -129,7 +130,7 @@ def _other_columns(section: Section) -> tuple[list[str], list[list[str]]]:
     heads = ["images a class", *(["natural"] if uneven else []), *(f"{step} s" for step in steps)]
     body = [
         [
-            _spread(row),
+            spread(row),
             *([summary(row.natural) if row.natural else ""] if uneven else []),
             *(seconds(row.seconds[step]) if step in row.seconds else "" for step in steps),
         ]

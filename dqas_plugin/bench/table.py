@@ -110,6 +110,14 @@ class Section:
     epoch: str = "last"
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def even(self, row: Row) -> Row | None:
+        """The row of even counts that this one is compared with; two of one name may differ in what the name does not tell."""
+        if row.cell is None:
+            return None
+        wanted = even_counts(row.cell)
+        alike = (one for one in self.rows if (one.method, one.budget, one.variant) == (wanted.method, wanted.budget, ""))
+        return next((one for one in alike if one.cell and replace(one.cell, seed=wanted.seed).key == wanted.key), None)
+
 
 _Finished = dict[int, Result]  # by seed
 
@@ -124,8 +132,8 @@ def tabulate(cells: Sequence[Cell], results: Mapping[str, Result]) -> list[Secti
 
 def _section(cells: Sequence[Cell], results: Mapping[str, Result]) -> Section:
     groups: dict[str, list[Cell]] = {}
-    methods = list(dict.fromkeys((cell.method, cell.detail) for cell in cells))
-    for cell in sorted(cells, key=lambda one: (one.budget, methods.index((one.method, one.detail)))):
+    place = {name: place for place, name in enumerate(dict.fromkeys((cell.method, cell.detail) for cell in cells))}
+    for cell in sorted(cells, key=lambda one: (one.budget, place[one.method, one.detail])):
         groups.setdefault(_way(cell), []).append(cell)
     finished = {way: _finished(group, results) for way, group in groups.items()}
     first = cells[0]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from dqas_adapters.extras import needed
 from dqas_adapters.hugging_face.saved import TARGETS
 from dqas_adapters.record import origin, write_record
 from dqas_plugin.data import DatasetSplits, ImageDataset, IntArray, TrainOnly
@@ -36,7 +37,7 @@ def write(splits: DatasetSplits, selection: Selection | None, out: Path) -> None
     Raises:
         UserError: the package is not installed, the images have other channels, or nothing can be written there.
     """
-    datasets = _package()
+    datasets = needed("datasets", "the format 'hf' needs the package datasets", "dqas[huggingface]")
     check_pictures(splits.train)
     indices = np.arange(len(splits.train)) if selection is None else selection.indices
     rows = {"train": _Rows(splits.train, indices, None if selection is None else selection.weights, splits.train.targets)}
@@ -54,14 +55,6 @@ def write(splits: DatasetSplits, selection: Selection | None, out: Path) -> None
     shutil.rmtree(building)
     record = origin(splits.train) | {"mirror": splits.train.mirror}  # what no column says
     write_record(out, record, selection)
-
-
-def _package() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError("the format 'hf' needs the package datasets: pip install dqas[huggingface]") from error
-    return datasets
 
 
 @dataclass(frozen=True, eq=False)

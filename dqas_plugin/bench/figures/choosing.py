@@ -11,7 +11,7 @@ from dqas_plugin.bench.evidence import short_name
 from dqas_plugin.bench.grid import Cell
 from dqas_plugin.bench.reproduce import commands
 from dqas_plugin.bench.table import Row, Section, even_counts
-from dqas_plugin.bench.tables.lines import Line, budgets_of, lines_of
+from dqas_plugin.bench.tables.lines import AS_ADAPTIVE, Line, budgets_of, lines_of
 from dqas_plugin.budget import budget_of
 from dqas_plugin.errors import UserError, nearest
 
@@ -84,19 +84,19 @@ class Results:
         uneven = sorted((line for line in alike if line.cell.allocator != "uniform"), key=_unusual)
         if not uneven:
             line = min(alike, key=lambda line: line.method == "random")
-            command = self._command([line], **_adaptive())
+            command = self._command([line], **AS_ADAPTIVE)
             raise UserError(f"figure 3 needs {line.method} with adaptive class counts: run {command}")
         if method is not None:
             uneven = [line for line in uneven if method in (line.name, _base(line))] or uneven
             _only(list({_base(line): line for line in uneven}.values()), "figure 3 shows one method")
         adaptive = self._at(uneven[0], ratio, aipc)
-        assert adaptive.cell is not None
-        wanted = even_counts(adaptive.cell)
-        even = [row for row in self.section.rows if row.cell and replace(row.cell, seed=wanted.seed).key == wanted.key]
-        if not even:
+        even = self.section.even(adaptive)
+        if even is None:
+            assert adaptive.cell is not None
+            wanted = replace(even_counts(adaptive.cell), seed=max(self.section.seeds))
             told = f"figure 3 needs {adaptive.base} with even class counts at {adaptive.label}"
-            raise UserError(f"{told}: run {self._commands([replace(wanted, seed=max(self.section.seeds))])}")
-        return even[0], adaptive
+            raise UserError(f"{told}: run {self._commands([wanted])}")
+        return even, adaptive
 
     def all_of(self, methods: Sequence[str]) -> list[Line]:
         """What the curves show: every line, or those of some methods.
@@ -170,13 +170,6 @@ def _unusual(line: Line) -> tuple[bool, bool, bool]:
 
 def _base(line: Line) -> str:
     return next(iter(line.rows.values())).base
-
-
-def _adaptive() -> dict[str, Any]:
-    """Fields of the cells that ``--adaptive`` makes."""
-    from dqas_plugin.defaults import ADAPTIVE
-
-    return {"allocator": "adaptive", "refiner": ADAPTIVE}
 
 
 def _only(lines: Sequence[Line], told: str) -> Line:

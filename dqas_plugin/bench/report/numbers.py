@@ -33,7 +33,6 @@ def accuracies(section: Section) -> Html:
 
 
 def _line(row: Row) -> list[Entry]:
-    counts = "" if row.fewest is None else f"{row.fewest}" if row.fewest == row.most else f"{row.fewest}–{row.most}"
     return [
         Entry(row.name),
         budget(row),
@@ -41,7 +40,7 @@ def _line(row: Row) -> list[Entry]:
         _difference(row.versus_uniform),
         _difference(row.versus_random),
         *(_accuracy(one) for one in (row.worst, row.natural, row.best)),
-        Entry(counts, row.most),
+        Entry(render.spread(row), row.most),
     ]
 
 

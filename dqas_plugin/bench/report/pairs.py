@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from dqas_plugin.bench.evidence import short_name
-from dqas_plugin.bench.table import Row, Section, even_counts
+from dqas_plugin.bench.table import Row, Section
 
 
 class Pair(NamedTuple):
@@ -24,24 +23,8 @@ class Pair(NamedTuple):
 
 def pairs(section: Section) -> list[Pair]:
     """Every row that is compared with even counts, beside these; in the order of the table."""
-    even: dict[tuple[str, int], list[Row]] = {}
-    for row in section.rows:
-        if not row.variant and row.accuracy is not None:
-            even.setdefault((row.base, row.budget), []).append(row)
-    found = []
-    for row in section.rows:
-        if row.versus_uniform is not None:
-            partner = next((one for one in even.get((row.base, row.budget), ()) if _belongs(one, row)), None)
-            if partner is not None:
-                found.append(Pair(partner, row))
-    return found
-
-
-def _belongs(even: Row, row: Row) -> bool:
-    """Whether this is the row that the other is compared with: two of one name may differ in what the name does not tell."""
-    if even.cell is None or row.cell is None:
-        return False
-    return replace(even.cell, seed=row.cell.seed).key == even_counts(row.cell).key
+    compared = [row for row in section.rows if row.versus_uniform is not None]
+    return [Pair(even, row) for row in compared if (even := section.even(row)) is not None and even.accuracy is not None]
 
 
 def telling(found: Sequence[Pair]) -> Pair | None:

@@ -15,6 +15,9 @@ from dqas_plugin.errors import unknown_name
 Budgets = Mapping[int, str]
 """Label of every budget in images, the smallest first."""
 
+AS_ADAPTIVE: Mapping[str, Any] = {"allocator": "adaptive", "refiner": ADAPTIVE}
+"""Fields of the cells that ``--adaptive`` makes."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -115,7 +118,7 @@ def unmeasured(section: Section, method: str, adaptive: bool = False) -> Line:
     assert first is not None
     cell = even_counts(even_counts(first, "random"), method)
     if adaptive:
-        cell = replace(cell, allocator="adaptive", refiner=ADAPTIVE)
+        cell = replace(cell, **AS_ADAPTIVE)
     return Line(f"{method} + {cell.variant}" if adaptive else method, cell)
 
 
