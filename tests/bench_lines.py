@@ -32,7 +32,7 @@ def planned(line: str, dataset: DatasetReference) -> list[Cell]:
     assert named == {
         name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in dataset.options.items()
     }
-    return plan(dataset, arguments.pop("methods"), device=options["device"], **arguments)
+    return plan(dataset, device=options["device"], **arguments)
 
 
 def results_folder(line: str) -> Path:

@@ -184,6 +184,8 @@ def test_sections_have_names_of_their_own() -> None:
     assert name_of(one, [one]) == "toy"
     paths = [replace(one, dataset=name, model=model) for name in ("parquet:/a/toy", "digits") for model in ("m", "n")]
     assert [name_of(each, paths) for each in paths] == ["toy, m", "toy, n", "digits, m", "digits, n"]
+    modes = [replace(one, options={"modes": modes}) for modes in (4, 9)]
+    assert [name_of(each, modes) for each in modes] == ["toy (modes=4)", "toy (modes=9)"]
 
 
 def test_cost_counts_what_is_shared_once(tmp_path: Path) -> None:

@@ -135,6 +135,8 @@ def test_the_protocol_is_in_the_caption() -> None:
     best = replace(of(GRID), epoch="best", seeds=(0, 2))
     assert only(table_2([best])).caption[0].endswith("cpu, best epoch, chosen on test labels, seeds 0, 2.")
     assert "Table 2 of the paper has no figures of toy, so none are shown." in table.caption
+    options = only(table_2([section(toy_cells(dataset=replace(TOY, options={"modes": 9})))]))
+    assert options.caption[0].startswith("toy (modes=9) (1,000 images, 2 classes), ")
 
 
 def test_one_seed_claims_nothing() -> None:

@@ -172,9 +172,11 @@ class GridSpec:
         Raises:
             UserError: for an unknown name, a number out of range, or what does not fit the images.
         """
-        arguments = self.arguments()
+        return self._cells(self.arguments(), dataset, device)
+
+    def _cells(self, arguments: Mapping[str, Any], dataset: DatasetReference, device: str) -> list[Cell]:
         given.check_model(self.model, load(dataset).train)
-        return plan(dataset, arguments.pop("methods"), device=device, **arguments)
+        return plan(dataset, device=device, **arguments)
 
     @contextmanager
     def located(self) -> Iterator[None]:
@@ -201,21 +203,20 @@ def plan_grids(
     Raises:
         UserError: for the first mistake; those that need no data are found before any are loaded.
     """
-    wanted: list[tuple[GridSpec, dict[str, Any]]] = []
+    wanted: list[tuple[GridSpec, dict[str, Any], dict[str, Any]]] = []
     for spec in specs:
         with spec.located():
-            spec.arguments()
-            wanted.append((spec, spec.loader_options()))
+            wanted.append((spec, spec.arguments(), spec.loader_options()))
     references: dict[object, DatasetReference] = {}
     cells: dict[DatasetReference, dict[str, Cell]] = {}
-    for spec, options in wanted:
+    for spec, arguments, options in wanted:
         with spec.located():
             source = (spec.dataset, tuple(sorted(options.items())))
             if source not in references:
                 references[source] = open_dataset(spec.dataset, root, **options)
                 opened(spec.dataset, references[source])
             reference = references[source]
-            for cell in spec.cells(reference, device):
+            for cell in spec._cells(arguments, reference, device):
                 cells.setdefault(reference, {}).setdefault(cell.key, cell)
     return [cell for found in cells.values() for cell in found.values()]
 

@@ -32,11 +32,16 @@ def markdown(sections: Iterable[Section]) -> str:
 
 def caption(section: Section) -> str:
     """What every number of the table has in common."""
-    count, dataset = len(section.seeds), with_options(section.dataset, section.options)
+    count = len(section.seeds)
     return (
-        f"{dataset} ({section.images:,} images, {section.classes} classes), {section.model}, recipe {section.recipe}, "
+        f"{dataset(section)} ({section.images:,} images, {section.classes} classes), {section.model}, recipe {section.recipe}, "
         f"prior {section.prior}, {section.device}, {count} seed{'s' if count != 1 else ''}"
     )
+
+
+def dataset(section: Section) -> str:
+    """What the images are, with the options that make them others: ``shapes (modes=9)``."""
+    return with_options(section.dataset, section.options)
 
 
 LEGEND = (

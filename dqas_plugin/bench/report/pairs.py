@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from dqas_plugin.bench import render
 from dqas_plugin.bench.evidence import short_name
 from dqas_plugin.bench.table import Row, Section
 
@@ -45,7 +47,8 @@ def telling(found: Sequence[Pair]) -> Pair | None:
 def name_of(section: Section, sections: Sequence[Section]) -> str:
     """What the section is called: its dataset, and what else it takes to tell it from the others."""
     alike = [one for one in sections if short_name(one.dataset) == short_name(section.dataset)]
-    told = [short_name(section.dataset)]
+    short = replace(section, dataset=short_name(section.dataset))
+    told = [render.dataset(short) if any(one.options != section.options for one in alike) else short.dataset]
     for field in ("model", "recipe", "prior", "device", "images"):
         if len({getattr(one, field) for one in alike}) > 1:
             value = getattr(section, field)

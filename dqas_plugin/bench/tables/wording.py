@@ -21,7 +21,7 @@ def protocol(section: Section) -> dict[str, str]:
     length = "" if recipe is None else f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.iterations} iterations"
     batch = "" if recipe is None else str(recipe.batch)
     return {
-        "dataset": section.dataset,
+        "dataset": render.dataset(section),
         "images": str(section.images),
         "classes": str(section.classes),
         "model": section.model,
@@ -42,7 +42,7 @@ def protocol_in_words(section: Section) -> str:
     epoch = "last epoch" if section.epoch == "last" else "best epoch, chosen on test labels"
     word = "seed" if len(section.seeds) == 1 else "seeds"
     return (
-        f"{section.dataset} ({section.images:,} images, {section.classes} classes), {section.model}, recipe {section.recipe}"
+        f"{one['dataset']} ({section.images:,} images, {section.classes} classes), {section.model}, recipe {section.recipe}"
         f"{f' ({training})' if training else ''}, prior {section.prior}, {section.device}, {epoch}, {word} {one['seeds']}."
     )
 
