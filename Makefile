@@ -3,7 +3,7 @@ PYTHON ?= python
 COG = $(PYTHON) -m cogapp -I . -I cli -I docs
 PAGES = README.md docs/help.md docs/methods.md docs/plugins.md docs/quickstart.md docs/results.md
 
-.PHONY: test fast lint fix docs site output bench lower-bounds ci
+.PHONY: test fast lint fix docs site output bench oldest newest bare dist audit ci
 
 test:
 	$(PYTHON) -m pytest
@@ -35,8 +35,21 @@ output:
 bench:
 	for one in training selectors probe bins refinement reconstruction; do $(PYTHON) benchmarks/$$one.py || exit 1; done
 
-lower-bounds:
-	bash .ci/lower-bounds
+oldest newest:
+	bash .ci/bounds $@
+
+bare:
+	bash .ci/bare
+
+dist:
+	$(PYTHON) -m build
+	$(PYTHON) -m twine check --strict dist/*
+
+# --strict: a package that the service does not know is a failure, and not one without known vulnerabilities
+audit:
+	mkdir -p build
+	$(PYTHON) -m pip freeze --exclude dqas >build/installed.txt
+	$(PYTHON) -m pip_audit --strict --no-deps --disable-pip --progress-spinner off --requirement build/installed.txt
 
 ci:
 	bash .ci/run

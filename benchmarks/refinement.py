@@ -98,11 +98,12 @@ def run(scale: Scale, classes: int) -> bool:
     features, labels, selected = made_up(scale, classes)
     print(f"{scale.pool:,} candidates, {scale.selected:,} selected, {scale.width} features, {classes} classes")
     fitted = steps(features, labels, selected)
-    hit = float((fitted.pool_logits.argmax(1) == fitted.pool_labels).double().mean())
+    logits = torch.cat([fitted.pool_logits(rows, part) for rows, part in fitted.blocks()])
+    hit = float((logits.argmax(1) == fitted.pool_labels).double().mean())
     found: list[np.ndarray] = []
     taken = seconds(lambda: found.append(expected_error_change(features, labels, selected, l2=L2)))
     peak = peak_megabytes(lambda: expected_error_change(features, labels, selected, l2=L2))
-    size = (features.nbytes + fitted.pool_logits.nbytes) / 1e6
+    size = (features.nbytes + logits.nbytes) / 1e6
     goal = GOALS.get(classes, np.inf)
     print(f"  all of it {taken:.2f} s (goal {goal:.0f}), peak {peak:.0f} MB beside {size:.0f} MB of data; accuracy {hit:.2f}")
 

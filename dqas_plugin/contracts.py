@@ -240,12 +240,29 @@ class Importer(Entry):
 
 
 @dataclass(frozen=True)
-class Exporter(Entry):
+class Outward(Entry):
+    """Common part of what hands on to other people's programs, which may not be there.
+
+    Attributes:
+        ready: ``f(options)``, called with all options that have a value before any work is done; raises a ``UserError`` for
+            what is missing, such as the package of an extra. None: nothing can be missing.
+    """
+
+    ready: Callable[[Mapping[str, Any]], None] | None = None
+
+    def check_ready(self, options: Mapping[str, Any]) -> None:
+        """Refuse to begin if something is missing; ``options`` are those given."""
+        if self.ready is not None:
+            self.ready(self.settings(options))
+
+
+@dataclass(frozen=True)
+class Exporter(Outward):
     """A writer in other people's formats: ``f(splits, selection, out, *, option=…)``, ``out`` being an empty folder."""
 
 
 @dataclass(frozen=True)
-class Executor(Entry):
+class Executor(Outward):
     """A way to run independent calls: ``f(jobs, *, option=…) -> context manager`` whose value has ``run(function, tasks)``.
 
     Attributes:

@@ -61,6 +61,7 @@ class ImageDataset:
             )
         if len(self.labels) and (int(self.labels.min()) < 0 or int(self.labels.max()) >= len(self.classes)):
             raise UserError(f"{self.name}: labels lie outside 0..{len(self.classes) - 1}, the {len(self.classes)} classes")
+        check_class_names(self.classes, self.name)
         if self.targets is not None:
             _check_targets(self.targets, len(self), self.num_classes, self.name)
 
@@ -110,6 +111,25 @@ class ImageDataset:
         targets = None if self.targets is None else self.targets[chosen]
         images, labels = self.images[chosen], self.labels[chosen]
         return replace(self, images=images, labels=labels, targets=targets, name=name or self.name, digest=None)
+
+
+def check_class_names(classes: Sequence[str], name: str) -> None:
+    """Refuse names that no text can hold: folders may have any bytes in their names, and JSON halves of characters.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    for one in classes:
+        try:
+            one.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{name}: the class name {ascii(one)} is no text in UTF-8: rename the class") from error
+
+
+def by_class(labels: IntArray, num_classes: int) -> list[IntArray]:
+    """Where each class is in ``labels`` ``[N]``, ascending, int64; one sort, however many classes there are."""
+    order = np.argsort(labels, kind="stable").astype(np.int64)
+    return np.split(order, np.cumsum(np.bincount(labels, minlength=num_classes))[:-1])
 
 
 def _check_targets(targets: Tensor, count: int, classes: int, name: str) -> None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
+
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory", "bad allocation")
+_PLACE = re.compile(r"^\[[^]]*\][ .]*")  # in the source of torch
 
 
 class DqasError(Exception):
@@ -14,8 +19,34 @@ class UserError(DqasError):
     """A mistake the user can mend. The command line prints it on one line and exits with status 2."""
 
 
+class NotFiniteError(UserError):
+    """NaN or infinity where a number is needed. It is the fault of one training or file: other cells of a grid go on."""
+
+
 class PluginError(DqasError):
     """A plugin broke its contract; the message names the plugin and what it did."""
+
+
+class OutOfMemoryError(DqasError):
+    """There was not enough memory for something."""
+
+    @staticmethod
+    def of(error: BaseException) -> OutOfMemoryError:
+        """What the error says, as a sentence with a remedy."""
+        said = _PLACE.sub("", str(error).strip().partition("\n")[0]).rstrip(".")
+        return OutOfMemoryError(f"memory ran out{f' ({said})' if said else ''}: use fewer --jobs, or a larger machine")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory was wanting, in the words of Python, the system, NumPy, or torch; or that is what the error came of."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, MemoryError) or (isinstance(found, OSError) and found.errno == errno.ENOMEM):
+            return True
+        if isinstance(found, RuntimeError) and any(words in str(found).lower() for words in _NO_MEMORY):
+            return True
+        found = found.__cause__
+    return False
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:

@@ -26,10 +26,12 @@ def export(name: str, splits: DatasetSplits, selection: Selection | None, out: P
         The files that were written.
 
     Raises:
-        UserError: unknown name or option, a selection of other images, ``out`` is there already or cannot be written.
+        UserError: unknown name or option, a package that is missing, a selection of other images, ``out`` is there already or
+            cannot be written.
     """
     exporter = plugins().exporters[name]
     check_options(exporter, "exporter", options)
+    exporter.check_ready(options)
     if selection is not None:
         selection.check(splits.train)
     with new_folder(out) as folder:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from dqas_plugin.data import ImageDataset
 from dqas_plugin.errors import UserError, unknown_name
+from dqas_plugin.torch_files import read_torch
 
 _NUMBERS = 2**23  # of the resized images of a batch: 32 MB
 _WRAPPERS = ("state_dict", "model", "state_dict_ema")  # where checkpoints keep the weights
@@ -186,12 +187,12 @@ def _fill(network: nn.Module, file: Path, name: str) -> None:
 
 def _read(file: Path) -> Any:
     """What is in the file, if it is plain tensors."""
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file  # timm brings it
+    if file.suffix != ".safetensors":
+        return read_torch(file, "weights")
+    from safetensors.torch import load_file
 
-            return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        return load_file(file)
     except Exception as error:  # a damaged or hostile file may raise anything
         raise UserError(f"{file} cannot be read as weights ({type(error).__name__}): give a file of plain tensors") from error
 

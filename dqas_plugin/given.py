@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_DIGITS = 18  # of a whole number: such are below 2**63, and what counts more is a slip of the finger
+
 Read = Callable[[str, str], T]
 """``read(option, text)``: the value of a text; the name of the option is for messages."""
 
@@ -89,8 +91,8 @@ def read_size(option: str, text: str) -> int:
 
 
 def _whole(option: str, text: str, least: int) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < least:
-        raise UserError(f"{option} {text}: give a whole number of at least {least}")
+    if not text.isascii() or not text.isdigit() or len(text) > _DIGITS or int(text) < least:
+        raise UserError(f"{option} {text}: give a whole number of at least {least} and of at most {_DIGITS} digits")
     return int(text)
 
 

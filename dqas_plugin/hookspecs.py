@@ -89,9 +89,10 @@ def dqas_register_importers(register: Callable[..., None]) -> None:
 def dqas_register_exporters(register: Callable[..., None]) -> None:
     """Add writers in other people's formats. Called once, after all plugins are loaded.
 
-    :param register: ``register(name, write, title="")``; ``write(splits, selection, out)`` writes the selected training
-        images (all of them if ``selection`` is None) into the empty folder ``out``, which appears under its name once
-        ``write`` has returned.
+    :param register: ``register(name, write, title="", ready=None)``; ``write(splits, selection, out)`` writes the selected
+        training images (all of them if ``selection`` is None) into the empty folder ``out``, which appears under its name
+        once ``write`` has returned. ``ready(options)`` is called before any work is done, and raises a ``UserError`` if
+        something is missing.
     """
 
 
@@ -99,10 +100,11 @@ def dqas_register_exporters(register: Callable[..., None]) -> None:
 def dqas_register_executors(register: Callable[..., None]) -> None:
     """Add ways to run cells. Called once, after all plugins are loaded.
 
-    :param register: ``register(name, open_executor, title="", elsewhere=False)``; ``open_executor(jobs)`` is a context manager
-        whose value has ``run(function, tasks)``, an iterator of ``(task, result or exception)`` in order of completion. Its
-        keyword-only parameters are options. With ``elsewhere`` the workers may be other machines, and ``jobs`` may be None: as
-        many as they have room for.
+    :param register: ``register(name, open_executor, title="", elsewhere=False, ready=None)``; ``open_executor(jobs)`` is a
+        context manager whose value has ``run(function, tasks)``, an iterator of ``(task, result or exception)`` in order of
+        completion. Its keyword-only parameters are options. With ``elsewhere`` the workers may be other machines, and ``jobs``
+        may be None: as many as they have room for. ``ready(options)`` is called before any work is done, and raises a
+        ``UserError`` if something is missing.
     """
 
 

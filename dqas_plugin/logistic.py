@@ -21,7 +21,11 @@ _NEWTON_STEPS = 50
 _SOLVE_STEPS = 100
 _HALVINGS = 30
 _RELATIVE = 0.05  # error of a step that Newton's method can do with
+_AT_ONCE = 2**22  # numbers of a table of samples and classes that are worked on together: 32 MB in float64
 _INNER = 1e-3  # as far as float32 is trusted when more is wanted
+
+NO_SPREAD = 1e-6
+"""Of the length of the mean: samples that differ by less are the same, but for rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +52,8 @@ class Standardiser:
             basis = vectors[:, -kept:]
         else:
             basis = torch.eye(kept, dtype=torch.float64)
-        scale = (centred @ basis).square().sum(1).mean().sqrt().clamp_min(1e-12)
+        least = max(1e-12, NO_SPREAD * float(mean.norm()))  # where all are the same, roundings are not blown up
+        scale = (centred @ basis).square().sum(1).mean().sqrt().clamp_min(least)
         return Standardiser(mean, basis / scale)
 
     def __call__(self, features: Tensor) -> Tensor:
@@ -84,36 +89,52 @@ def fit(
     weights = inputs.new_zeros(inputs.shape[1], num_classes) if start is None else start.clone()
     prior = inputs.new_zeros(num_classes) if log_prior is None else log_prior.to(inputs)
 
-    single, rows = inputs.float(), torch.arange(len(labels), device=inputs.device)
+    single, parts = inputs.float(), row_parts(len(labels), num_classes)
 
     def loss(candidate: Tensor) -> Tensor:
-        logits = inputs @ candidate + prior
-        return functional.cross_entropy(logits, labels, reduction="sum") + 0.5 * l2 * candidate.square().sum()
+        sums = [functional.cross_entropy(inputs[part] @ candidate + prior, labels[part], reduction="sum") for part in parts]
+        return torch.stack(sums).sum() + 0.5 * l2 * candidate.square().sum()
 
     current = loss(weights)
+    probabilities = single.new_empty(len(labels), num_classes)  # the largest of all that is here
     for _ in range(_NEWTON_STEPS):
-        probabilities = torch.softmax(inputs @ weights + prior, dim=1)
-        residuals = probabilities.clone()
-        residuals[rows, labels] -= 1.0
-        gradient = inputs.T @ residuals + l2 * weights
+        gradient = torch.zeros_like(weights)
+        for part in parts:
+            residuals = torch.softmax(inputs[part] @ weights + prior, dim=1)
+            probabilities[part] = residuals
+            residuals.scatter_add_(1, labels[part, None], residuals.new_full((1, 1), -1.0).expand(len(residuals), 1))
+            gradient += inputs[part].T @ residuals
+        gradient += l2 * weights
         if gradient.abs().max() <= tolerance:
             break
-        direction = _solve(single, probabilities.float(), l2, gradient.float(), _RELATIVE, _SOLVE_STEPS).double()
+        direction = _solve(single, probabilities, l2, gradient.float(), _RELATIVE, _SOLVE_STEPS).double()
         weights, current, moved = _step(loss, weights, direction, current, float((gradient * direction).sum()))
         if not moved:
             break
     return weights
 
 
+def row_parts(count: int, width: int) -> list[slice]:
+    """The rows of a table ``[count, width]`` in parts that are small against the memory; most often it is one."""
+    rows = max(1, _AT_ONCE // width)
+    return [slice(start, min(start + rows, count)) for start in range(0, max(1, count), rows)]
+
+
 def hessian_product(inputs: Tensor, probabilities: Tensor, l2: float, vector: Tensor) -> Tensor:
     """H V = X' (P o XV - P o rowsum(P o XV)) + l2 V for ``vector`` V ``[d, C]`` and P ``[n, C]``."""
-    weighted = probabilities * (inputs @ vector)
-    return inputs.T @ (weighted - probabilities * weighted.sum(1, keepdim=True)) + l2 * vector
+    total = torch.zeros_like(vector)
+    for part in row_parts(*probabilities.shape):
+        rows, chances = inputs[part], probabilities[part]
+        weighted = chances * (rows @ vector)
+        weighted -= chances * weighted.sum(1, keepdim=True)
+        total += rows.T @ weighted
+    return total + l2 * vector
 
 
 def mean_curvature(inputs: Tensor, probabilities: Tensor, l2: float) -> Tensor:
     """X' diag(w) X + l2, float64 ``[d, d]``, with w_i the mean curvature of sample i: the Hessian without its classes."""
-    curvature = (1 - probabilities.square().sum(1)).clamp_min_(0) / max(1, probabilities.shape[1] - 1)
+    squares = torch.cat([probabilities[part].square().sum(1) for part in row_parts(*probabilities.shape)])
+    curvature = (1 - squares).clamp_min_(0) / max(1, probabilities.shape[1] - 1)
     gram = (inputs.T @ (inputs * curvature[:, None])).double()
     gram.diagonal().add_(l2)
     return gram

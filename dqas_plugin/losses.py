@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from dqas_plugin.errors import UserError
 
+_CHUNK = 4096  # samples whose logits are widened to float64 at once
+
 
 def log_prior(labels: Tensor, num_classes: int, weights: Tensor | None = None) -> Tensor:
     """What ``prior="balanced"`` adds to the logits in training: ``log(n_c * C / n)``, float32 ``[C]``, 0 at even counts.
@@ -51,6 +53,17 @@ def training_loss(
     adjusted = logits if prior is None else logits + prior
     losses = functional.cross_entropy(adjusted, labels, reduction="none", label_smoothing=label_smoothing)
     return losses.mean() if weights is None else (losses * weights).mean()
+
+
+def sample_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy (nats) of every sample, float64 ``[n]``: the differences of large logits leave the range of float32.
+
+    Args:
+        logits: float ``[n, C]``.
+        labels: int64 ``[n]``.
+    """
+    parts = zip(logits.split(_CHUNK), labels.split(_CHUNK), strict=True)
+    return torch.cat([functional.cross_entropy(rows.double(), truth, reduction="none") for rows, truth in parts])
 
 
 def sample_weights(weights: Tensor | None, count: int) -> Tensor | None:

@@ -284,7 +284,7 @@ def _registrar(registry: Registry[Any], plugin: str) -> Callable[..., None]:
     if registry.type in (Selector, Allocator, Refiner):
         return lambda entry: registry.add(entry, plugin)
 
-    def register(name: str, function: Callable[..., Any], *, title: str = "", source: str = "", **flags: bool) -> None:
+    def register(name: str, function: Callable[..., Any], *, title: str = "", source: str = "", **flags: Any) -> None:
         known = set(registry.type.__dataclass_fields__) - set(Entry.__dataclass_fields__)
         if unknown := sorted(set(flags) - known):
             raise PluginError(f"it registered the {registry.kind} '{name}' with the unknown argument '{unknown[0]}'")

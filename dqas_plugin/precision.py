@@ -8,19 +8,18 @@ cache folder: the same machine must always decide the same, or the same seed wou
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from dqas_plugin.cache_entry import cached_entry
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.models import Network, Shape
 from dqas_plugin.paths import cache_folder
@@ -91,8 +90,8 @@ def resolve(precision: str, build: Build, image_shape: Shape, device: torch.devi
         return "fp32"
     with torch.random.fork_rng(devices=[]):
         network = build(image_shape, 10)
-        path = cache_folder("precision") / f"{_machine_and_network(network, image_shape)}.json"
-        return _remembered(path) or _remember(path, _probe(network, image_shape))
+        entry = cache_folder("precision") / _machine_and_network(network, image_shape)
+        return _answer(entry, lambda: _probe(network, image_shape))
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
@@ -118,34 +117,19 @@ def _processor() -> str:
     return f"{name} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _remembered(path: Path) -> str | None:
-    """The answer kept in ``path``, or None if there is none that can be used."""
-    try:
-        answer = json.loads(path.read_text())["precision"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return answer if answer in ("fp32", "bf16") else None
+def _answer(entry: Path, probe: Callable[[], float]) -> str:
+    """What is kept there; if nothing is, the probe decides. Of several processes one asks it, so that all of them agree."""
 
+    def fill(_: Path) -> dict[str, Any]:
+        ratio = probe()
+        return {"precision": "bf16" if ratio >= WORTHWHILE else "fp32", "fp32_over_bf16": round(ratio, 3)}
 
-def _remember(path: Path, ratio: float) -> str:
-    """Keep the answer; if another process was first, its answer stands, so that all of them agree."""
-    answer = {"precision": "bf16" if ratio >= WORTHWHILE else "fp32", "fp32_over_bf16": round(ratio, 3)}
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(answer, file)
-        if _remembered(path) is None:
-            path.unlink(missing_ok=True)  # unreadable
-            try:
-                os.link(temporary, path)  # fails if the file has come into being since
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without hard links
-                temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return _remembered(path) or str(answer["precision"])
+    def read(_: Path, meta: dict[str, Any]) -> str:
+        if meta["precision"] not in ("fp32", "bf16"):
+            raise ValueError(f"{meta['precision']} is no precision")
+        return str(meta["precision"])
+
+    return cached_entry(entry, "the faster precision", fill, read)
 
 
 def _probe(network: Network, image_shape: Shape) -> float:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dqas_plugin.allocation.problem import Evaluate
-from dqas_plugin.data import BoolArray, ImageDataset, IntArray
+from dqas_plugin.data import BoolArray, ImageDataset, IntArray, by_class
 from dqas_plugin.errors import UserError
 from dqas_plugin.logistic import Standardiser, fit
 from dqas_plugin.losses import log_prior
@@ -81,7 +81,7 @@ class HeldOut:
     @cached_property
     def _free(self) -> list[IntArray]:
         """The images of every class that may be held out."""
-        return [np.flatnonzero((self.labels == label) & ~self.never) for label in range(len(self.sizes))]
+        return [one[~self.never[one]] for one in by_class(self.labels, len(self.sizes))]
 
     @property
     def overlap(self) -> float:
@@ -100,8 +100,7 @@ class HeldOut:
 def even_draw(labels: IntArray, counts: IntArray, seed: int) -> IntArray:
     """``counts[c]`` random samples of every class (at most half of it): what the network of the probe is trained on."""
     parts = []
-    for label, count in enumerate(counts):
-        members = np.flatnonzero(labels == label)
+    for label, (count, members) in enumerate(zip(counts, by_class(labels, len(counts)), strict=True)):
         taken = max(1, min(int(count), len(members) // 2))
         parts.append(generator(seed, "probe-set", label).choice(members, taken, replace=False))
     return np.sort(np.concatenate(parts))

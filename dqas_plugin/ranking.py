@@ -12,6 +12,7 @@ import torch
 from dqas_plugin.contracts import Selector, Size, Weighted, memory_text
 from dqas_plugin.data import FloatArray, IntArray
 from dqas_plugin.defaults import MAX_MEMORY
+from dqas_plugin.doubts import flat_signals, without_contrast
 from dqas_plugin.errors import PluginError, UserError
 from dqas_plugin.lookup import RankingFile, resolve_method
 from dqas_plugin.plugins import check_options
@@ -66,15 +67,21 @@ def rank(
         views[label] = None  # type: ignore[call-overload]  # what a view has computed is freed with it
         answer = selector(view, wanted, generator(seed, "rank", label), **chosen) if wanted else np.empty(0, np.int64)
         positions, weights = _checked(selector, answer, wanted, len(view))
-        return view.indices[positions], weights, view.notes
+        return (
+            view.indices[positions],
+            weights,
+            view.notes,
+            flat_signals(signals, view.indices, selector.needs) if wanted else [],
+        )
 
     workers = 1 if signals.device.type != "cpu" else min(available(), max(1, max_memory // max(1, needed)))
-    order, weights, notes = zip(*in_parallel(ranked, range(len(views)), workers), strict=True)
+    order, weights, notes, alike = zip(*in_parallel(ranked, range(len(views)), workers), strict=True)
     given = tuple(
         np.empty(0) if weighed is None and not len(one) else weighed for one, weighed in zip(order, weights, strict=True)
     )
     weighs = any(one is not None for one in weights) and all(one is not None for one in given)
-    provenance = {"options": dict(chosen), "seed": seed, "notes": list(dict.fromkeys(chain(*notes)))}
+    told = dict.fromkeys(chain(*notes, without_contrast(selector, signals, alike)))
+    provenance = {"options": dict(chosen), "seed": seed, "notes": list(told)}
     return Ranking(order, selector.name, selector.nested, given if weighs else None, provenance)
 
 

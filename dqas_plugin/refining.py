@@ -10,7 +10,7 @@ import numpy as np
 
 from dqas_plugin.allocation.rounding import round_counts
 from dqas_plugin.contracts import Refiner
-from dqas_plugin.data import IntArray
+from dqas_plugin.data import IntArray, by_class
 from dqas_plugin.defaults import ADAPTIVE, NONE
 from dqas_plugin.errors import PluginError, UserError
 from dqas_plugin.plugins import check_options, plugins
@@ -133,7 +133,7 @@ class Refinement:
 
 def drawn_evenly(labels: IntArray, free: IntArray, count: int, classes: int, rng: np.random.Generator) -> IntArray:
     """``count`` of the ``free`` dataset indices, drawn at random, as many of each class as there are."""
-    members = [free[labels[free] == label] for label in range(classes)]
+    members = [free[one] for one in by_class(labels[free], classes)]
     left = np.array([len(one) for one in members], dtype=np.int64)
     counts = round_counts(np.ones(len(left)), count, left, floor=0)
     return np.concatenate([rng.choice(one, size, replace=False) for one, size in zip(members, counts, strict=True)])

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from dqas_plugin.data import FloatArray
+from dqas_plugin.losses import sample_losses
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +36,12 @@ class ClassScores:
 
 
 def class_scores(logits: Tensor, labels: Tensor, num_classes: int) -> ClassScores:
-    """Accuracy and mean negative log-likelihood of every class, of logits ``[n, C]``; NaN for a class without samples."""
+    """Accuracy and mean negative log-likelihood of every class, of logits ``[n, C]``; NaN for a class without samples.
+
+    Logits that are not finite are no answer, so never right (the arg max of NaN would be class 0).
+    """
     sizes = torch.bincount(labels, minlength=num_classes).double()
-    hits = (logits.argmax(dim=1) == labels).double()
-    losses = functional.cross_entropy(logits, labels, reduction="none").double()
+    hits = ((logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1)).double()
+    losses = sample_losses(logits, labels)
     accuracy, loss = (torch.bincount(labels, one, minlength=num_classes) / sizes for one in (hits, losses))
     return ClassScores(accuracy=accuracy.numpy(), loss=loss.numpy())

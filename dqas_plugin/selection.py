@@ -16,13 +16,14 @@ from dqas_plugin.data import FloatArray, ImageDataset, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.paths import atomic_file
 from dqas_plugin.seeding import torch_generator
+from dqas_plugin.untrusted import parsed_json, read_array, size_of
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset, Subset, WeightedRandomSampler
 
 WeightArray = npt.NDArray[np.float32]
 
-_MAX_SAMPLES = 1 << 32  # more rows than this in a file's header are a lie
+_MOST_DENSE = 64  # times its length a file may hold: ours are not compressed, and what others compress shrinks by 2 to 10
 _ALLOWED = {"order", "sizes", "indices", "counts", "weights", "meta"}
 
 
@@ -91,16 +92,18 @@ class Ranking:
         """
         arrays, meta = _read(Path(path), "ranking", ("order", "sizes"))
         order, sizes, weights = arrays["order"], arrays["sizes"], arrays.get("weights")
-        sound = not (sizes < 0).any() and sizes.sum() == len(order) and len(np.unique(order)) == len(order)
+        sound = _sums_to(sizes, len(order)) and len(np.unique(order)) == len(order) and len(sizes) > 0
         if not sound or (order < 0).any() or (weights is not None and weights.shape != order.shape):
             raise UserError(f"{path} is damaged: its order and sizes do not fit together; write it again")
+        if not isinstance(provenance := meta.get("provenance", {}), dict):
+            raise UserError(f"{path} is not a ranking file: its provenance is not a JSON object")
         edges = np.cumsum(sizes)[:-1]
         return Ranking(
             tuple(np.split(order, edges)),
             str(meta.get("method", "ranking")),
             bool(meta.get("nested", True)),
             None if weights is None else tuple(np.split(weights.astype(np.float64), edges)),
-            dict(meta.get("provenance", {})),
+            provenance,
         )
 
 
@@ -123,8 +126,9 @@ class Selection:
     def __post_init__(self) -> None:
         if len(np.unique(self.indices)) != len(self.indices):
             raise UserError("a selection names a sample twice: every index may appear once")
-        if self.counts.sum() != len(self.indices) or (self.counts < 0).any():
-            raise UserError(f"a selection's counts sum to {self.counts.sum()} but it has {len(self.indices)} samples")
+        if not _sums_to(self.counts, len(self.indices)):
+            total = sum(self.counts.tolist())
+            raise UserError(f"a selection's counts sum to {total} but it has {len(self.indices)} samples")
         if self.weights is not None and self.weights.shape != self.indices.shape:
             raise UserError(f"a selection has {len(self.weights)} weights for {len(self.indices)} samples")
 
@@ -157,9 +161,12 @@ class Selection:
         """
         arrays, meta = _read(Path(path), "selection", ("indices", "counts"))
         weights = arrays.get("weights")
-        selection = Selection(
-            arrays["indices"], arrays["counts"], None if weights is None else weights.astype(np.float32), meta
-        )
+        try:
+            selection = Selection(
+                arrays["indices"], arrays["counts"], None if weights is None else weights.astype(np.float32), meta
+            )
+        except UserError as error:
+            raise UserError(f"{path} is damaged ({error}): write it again") from error
         if dataset is not None:
             selection.check(dataset, str(path))
         return selection
@@ -204,19 +211,22 @@ def _write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str
 
 def _read(path: Path, what: str, needed: Sequence[str]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     """The arrays and the JSON of a file of ours, each checked for type and shape before it is believed."""
+    size = size_of(path, f"a {what}")
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {one.filename.removesuffix(".npy") for one in archive.infolist()}
-            if not {*needed, "meta"} <= names <= _ALLOWED:
-                raise UserError(f"{path} is not a {what} file: it holds {', '.join(sorted(names)) or 'nothing'}")
-            for one in archive.infolist():
-                _check_header(archive, one, path)
-        with np.load(path, allow_pickle=False) as loaded:
-            arrays = {name: loaded[name] for name in names - {"meta"}}
-            meta = json.loads(loaded["meta"].tobytes().decode())
+            listed = archive.infolist()
+            names = [one.filename.removesuffix(".npy") for one in listed]
+            if not {*needed, "meta"} <= set(names) <= _ALLOWED or len(names) > len(_ALLOWED):
+                raise UserError(f"{path} is not a {what} file: it holds {_told(names) or 'nothing'}")
+            if sum(one.file_size for one in listed) > size * _MOST_DENSE:
+                raise UserError(
+                    f"{path} claims more than {_MOST_DENSE} times its length: it is damaged, or made to fill memory"
+                )
+            arrays = {name: _array(archive, one) for name, one in zip(names, listed, strict=True)}
+        meta = parsed_json(arrays.pop("meta").tobytes())
     except UserError:
         raise
-    except Exception as error:  # a damaged file fails in many ways, the header of an array in the most
+    except Exception as error:  # a damaged archive fails in many ways
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a whole .npz file without pickles"
         raise UserError(f"{path} cannot be read as a {what} ({reason}): write it again or name another file") from error
     if not isinstance(meta, dict):
@@ -225,15 +235,24 @@ def _read(path: Path, what: str, needed: Sequence[str]) -> tuple[dict[str, npt.N
         integer = name != "weights"
         if array.ndim != 1 or array.dtype.kind != ("i" if integer else "f"):
             raise UserError(f"{path} is not a {what} file: '{name}' is {array.dtype} {array.shape}, not one row of numbers")
+        if not integer and not ((array >= 0) & (array <= np.finfo(np.float32).max)).all():
+            raise UserError(f"{path} is damaged: its weights must be at least 0 and finite; write it again")
     return {name: array.astype(np.int64) if name != "weights" else array for name, array in arrays.items()}, meta
 
 
-def _check_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
-    """Refuse an array whose header claims more than the file holds, before memory is set aside for it."""
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-    claimed = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if dtype.hasobject or claimed > member.file_size or claimed > _MAX_SAMPLES * 8:
-        raise UserError(f"{path}: the array '{member.filename}' claims {claimed:,} bytes that the file does not hold")
+        found = read_array(file, member.file_size)
+        if file.read(1):  # its checksum is compared at its end
+            raise ValueError("more than the array")
+        return found
+
+
+def _told(names: Sequence[str]) -> str:
+    """The first of the names, whatever is in them."""
+    return ", ".join(ascii(one)[1:41] for one in sorted(names)[:8])
+
+
+def _sums_to(counts: IntArray, total: int) -> bool:
+    """Whether these are counts of ``total`` things: their sum may not even fit 64 bits."""
+    return not ((counts < 0) | (counts > total)).any() and sum(counts.tolist()) == total

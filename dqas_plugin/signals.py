@@ -7,6 +7,7 @@ network, once per dataset, model, recipe and seed; ``Signals.from_arrays`` needs
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from dqas_plugin.data import IntArray
+from dqas_plugin.data import IntArray, by_class
 from dqas_plugin.defaults import MAX_MEMORY
 from dqas_plugin.errors import DqasError, UserError
 from dqas_plugin.gradients import LastLayerGradients, residuals_of
+from dqas_plugin.losses import sample_losses
+from dqas_plugin.soundness import LARGEST_FEATURE, check_finite, unsound_rows
 
 if TYPE_CHECKING:
     from dqas_plugin.models import Network
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 ArrayLike = npt.ArrayLike | Tensor
 T = TypeVar("T")
 
-_CHUNK = 4096
 _WIDE = ("features", "logits", "head_inputs", "margins", "errors", "perturbations")  # may be on a GPU
 
 
@@ -105,11 +106,12 @@ class Signals:
             network: what made the features and logits; it is brought into evaluation mode.
 
         Raises:
-            UserError: for empty arrays, shapes that do not fit, numbers that are not finite, labels out of range.
+            UserError: for empty arrays, shapes that do not fit, numbers that are not finite (features: or above 1e16), labels
+                out of range.
         """
         whole = _labels(labels)
         given = (features, logits, head_inputs, margins, errors, perturbations)
-        wide: dict[str, Any] = {name: _floats(name, values, len(whole)) for name, values in zip(_WIDE, given, strict=True)}
+        wide: dict[str, Any] = {name: _floats(name, values, whole) for name, values in zip(_WIDE, given, strict=True)}
         outputs: Tensor | None = wide["logits"]
         default = int(whole.max()) + 1 if outputs is None else outputs.shape[1]
         classes = default if num_classes is None else num_classes
@@ -186,9 +188,7 @@ class Signals:
 
     @cached_property
     def _members(self) -> list[IntArray]:
-        labels = self.labels.numpy()
-        order = np.argsort(labels, kind="stable").astype(np.int64)
-        return np.split(order, np.cumsum(np.bincount(labels, minlength=self.num_classes))[:-1])
+        return by_class(self.labels.numpy(), self.num_classes)
 
 
 class View:
@@ -264,7 +264,8 @@ class View:
     @cached_property
     def losses(self) -> Tensor:
         """Cross-entropy (nats), float32 ``[n]``."""
-        return functional.cross_entropy(self.logits, self.labels.to(self.logits.device), reduction="none")
+        losses = sample_losses(self.logits, self.labels.to(self.logits.device)).float()
+        return losses.clamp_max_(torch.finfo(losses.dtype).max)  # of the largest logits that there are it would be infinite
 
     @cached_property
     def images(self) -> Tensor:
@@ -356,21 +357,19 @@ def _labels(values: ArrayLike) -> Tensor:
     return labels.long().cpu()
 
 
-def _floats(name: str, values: ArrayLike | None, count: int) -> Tensor | None:
+def _floats(name: str, values: ArrayLike | None, labels: Tensor) -> Tensor | None:
     if values is None:
         return None
-    numbers = _tensor(name, values)
+    numbers, count = _tensor(name, values), len(labels)
     if numbers.ndim != (1 if name == "perturbations" else 2) or len(numbers) != count or not numbers.shape[-1]:
         raise UserError(f"{name} must have one row for each of the {count} labels, not the shape {tuple(numbers.shape)}")
     numbers = numbers.float().contiguous()
-    if not all(_finite(numbers[at : at + _CHUNK]) for at in range(0, count, _CHUNK)):
-        raise UserError(f"{name} must be finite numbers in the range of float32: remove nan and infinity")
+    scaled = name in ("features", "head_inputs")
+    wrong = f"not finite or above {LARGEST_FEATURE:g}" if scaled else "not finite, or out of the range of float32,"
+    unsound = unsound_rows(numbers, LARGEST_FEATURE if scaled else math.inf)
+    remedy = "leave these samples out" + (", or scale the features down" if scaled else "")
+    check_finite(f"{name} are {wrong}", unsound, labels.numpy(), remedy)
     return numbers
-
-
-def _finite(part: Tensor) -> bool:
-    """Whether all numbers are; their extremes tell, at a fraction of the time."""
-    return bool(torch.stack(part.aminmax()).isfinite().all())
 
 
 def _images(values: ArrayLike | None, count: int) -> Tensor | None:

@@ -15,6 +15,7 @@ from dqas_plugin.allocation import Allocation, Evaluate, allocate
 from dqas_plugin.contracts import Selector, Size
 from dqas_plugin.data import BoolArray, IntArray
 from dqas_plugin.defaults import PROXIES
+from dqas_plugin.doubts import blind_method, blind_probe
 from dqas_plugin.errors import PluginError, UserError, unknown_name
 from dqas_plugin.lookup import RankingFile, resolve_method, resolve_model
 from dqas_plugin.plugins import announce_epoch, check_options, plugins
@@ -128,6 +129,9 @@ class Steps:
         with self.timed("features"):
             request.report("training the network whose signals all methods share")
             signals = self._computed("features", needs=self.needs, repeat=self._trainings, features=request.features)
+            assert self.selector is not None
+            for doubt in blind_method(self.selector, signals, request.features):
+                self._note(doubt)
         return signals if request.device == "cpu" else signals.to(request.device)
 
     @property
@@ -265,7 +269,10 @@ class Steps:
         used = np.zeros(len(self.labels), dtype=bool)
         even = self._even(np.bincount(self.labels, minlength=request.data.num_classes).astype(np.int64))
         used[even_draw(self.labels, even, request.seed)] = True
-        return self._computed(step, trained_on=np.flatnonzero(used)), used
+        signals = self._computed(step, trained_on=np.flatnonzero(used))
+        for doubt in blind_probe(signals, used):
+            self._note(doubt)
+        return signals, used
 
     def _picker(self, ranking: Ranking) -> Callable[[IntArray, BoolArray], IntArray]:
         """Picks for an evaluation: the best ``counts[c]`` of each class that are not held out (all there are if too few)."""

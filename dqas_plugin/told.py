@@ -1,13 +1,27 @@
-"""Words about work that goes on for minutes, not more often than people want to read them; and how long it takes."""
+"""Words for people: of work that goes on for minutes, of how long it takes, and of names that may hold any character."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from unicodedata import category
 
 _PAUSE = 10.0  # seconds between two reports
 YEAR = 365.25 * 24 * 3600
 """Seconds."""
+
+
+_UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of characters, ends of lines and paragraphs
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the direction of what follows
+
+
+def visible(text: str) -> str:
+    """The text on one line, with what a terminal would obey instead of show written out: ``\\n``, ``\\x1b``."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        one.encode("unicode_escape").decode("ascii") if category(one) in _UNSEEN or one in _TURNING else one for one in text
+    )
 
 
 class Told:

@@ -8,7 +8,6 @@ al., NeurIPS 2020).
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import time
 from collections.abc import Callable
@@ -20,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqas_plugin.cache_entry import ArrayFile, cached_entry, entry_key, map_array
+from dqas_plugin.cache_entry import ArrayFile, cached_entry, entry_key, map_array, write_weights
 from dqas_plugin.data import ImageDataset, IntArray
 from dqas_plugin.deepfool import MAX_ITERATIONS, perturbations
-from dqas_plugin.errors import DqasError, UserError
+from dqas_plugin.errors import UserError
 from dqas_plugin.extractors import Extractor, resolve
 from dqas_plugin.gradients import residuals_of
 from dqas_plugin.models import Network
@@ -32,6 +31,7 @@ from dqas_plugin.precision import Build, resolve_device
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.seeding import derive
 from dqas_plugin.signals import Signals
+from dqas_plugin.soundness import LARGEST_FEATURE, check_finite, unsound_rows
 from dqas_plugin.told import Told
 from dqas_plugin.training import EpochReport, TrainingResult, outputs, train
 
@@ -82,7 +82,7 @@ def compute_signals(
 
     Raises:
         UserError: for an empty dataset, a name that means nothing, or a cache that cannot be written.
-        DqasError: if the training diverges.
+        NotFiniteError: if the training diverges.
     """
     if repeat < 1:
         raise UserError(f"signals come from at least one training, not {repeat}: set repeat to 1 or more")
@@ -156,10 +156,7 @@ class _Proxy:
             trained = data if trained_on is None else data.subset(trained_on)
             own = derive(seed, "proxy")
             result = train(self.build, trained, self.recipe, own, device=self.device, on_epoch=self.on_epoch, record=course)
-            with (folder / "network.pt").open("wb") as file:  # a file of ours: a full disk is then an OSError
-                torch.save(result.network.state_dict(), file)
-                file.flush()
-                os.fsync(file.fileno())  # as ArrayFile does
+            write_weights(result.network.state_dict(), folder / "network.pt")
             if course is not None:
                 course.write(folder)
             return _write_outputs(folder, result, data, trained_on)
@@ -185,7 +182,7 @@ class _Proxy:
             network = self.build(self.data.image_shape, self.data.num_classes)
         try:
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as error:
             raise UserError(f"the trained network {path} cannot be read back: delete its folder to train it again") from error
         network.to(memory_format=torch.channels_last)
         return network.eval()
@@ -283,21 +280,20 @@ class _Course:
 def _write_outputs(folder: Path, result: TrainingResult, data: ImageDataset, trained_on: IntArray | None) -> dict[str, Any]:
     """Write ``features.npy`` and ``logits.npy``, chunk by chunk; the metadata of the entry."""
     count, width = len(data), result.network.head.in_features
-    hit = np.empty(count, dtype=np.bool_)
+    hit, unsound = np.empty((2, count), dtype=np.bool_)
     start = 0
     with (
         ArrayFile(folder / "features.npy", (count, width), np.float32) as features_file,
         ArrayFile(folder / "logits.npy", (count, data.num_classes), np.float32) as logits_file,
     ):
         for features, logits in outputs(result.network, data, precision=result.precision):
-            if not (features.isfinite().all() and logits.isfinite().all()):
-                raise DqasError(
-                    f"the network trained on {data.name} gives numbers that are not finite: lower the learning rate"
-                )
             rows = slice(start, start := start + len(logits))
+            unsound[rows] = unsound_rows(features, LARGEST_FEATURE) | unsound_rows(logits)
             hit[rows] = (logits.argmax(dim=1) == data.labels[rows]).numpy()
             features_file.write(features.numpy())
             logits_file.write(logits.numpy())
+    what = f"what the network trained on {data.name} makes of its images is not finite or above {LARGEST_FEATURE:g}"
+    check_finite(what, unsound, data.labels.numpy(), "lower the learning rate", data.classes)
     labels, seen = data.labels.numpy(), slice(None) if trained_on is None else trained_on
     hits, sizes = (np.bincount(labels[seen], one, data.num_classes) for one in (hit[seen], None))
     accuracy = [float(right / size) if size else None for right, size in zip(hits, sizes, strict=True)]

@@ -21,13 +21,14 @@ from torch import Tensor
 
 from dqas_plugin.augment import draw_shifts, shift
 from dqas_plugin.data import ImageDataset
-from dqas_plugin.errors import DqasError, UserError
+from dqas_plugin.errors import NotFiniteError, UserError
 from dqas_plugin.losses import log_prior, sample_weights, training_loss
 from dqas_plugin.models import Network
 from dqas_plugin.precision import Build, autocast, resolve, resolve_device
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.scores import ClassScores, class_scores
 from dqas_plugin.seeding import derive, torch_generator
+from dqas_plugin.soundness import check_finite, unsound_rows
 
 _BLOCK = 8192  # images augmented at once: 25 MB at 32 px
 _REPORTS = 100  # at most so many reports a training, besides the evaluations
@@ -115,7 +116,7 @@ def train(
 
     Raises:
         UserError: for an empty training set, weights that do not fit, a device that is not there.
-        DqasError: if the loss stops being finite.
+        NotFiniteError: if the loss, or what the network makes of the test images, is not finite.
     """
     place = resolve_device(device)
     steps = recipe.steps(len(data))
@@ -146,10 +147,16 @@ def evaluate(
         device: where to compute; default: where the network is.
         precision: ``fp32`` or ``bf16``.
         batch: images at a time.
+
+    Raises:
+        NotFiniteError: if the network makes numbers of some images that are not finite.
     """
     place = _place(network, device)
     logits = [one for _, one in outputs(network, data, device=place, precision=precision, batch=batch)]
     every = torch.cat(logits) if logits else torch.empty(0, data.num_classes)
+    remedy = "lower the learning rate that it is trained with"
+    what = f"what the network makes of {data.name} is not finite"
+    check_finite(what, unsound_rows(every), data.labels.numpy(), remedy, data.classes)
     return class_scores(every, data.labels, data.num_classes)
 
 
@@ -330,7 +337,7 @@ class _Run:
         """Mean of the losses since the last report; waits for the device."""
         loss = float(torch.stack(losses).double().mean())
         if not math.isfinite(loss):
-            raise DqasError(
+            raise NotFiniteError(
                 f"training with recipe '{self.recipe.name}' diverged by step {self.step} of {self.steps} (the loss is {loss}): "
                 f"lower its learning rate, {self.recipe.lr:g}"
             )

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dqas_plugin import cache_entry
+from dqas_plugin import paths
 from dqas_plugin.data import content_digest
 from dqas_plugin.datasets import cache
 from dqas_plugin.datasets.cache import cached_splits
@@ -120,8 +120,8 @@ def test_neither_building_nor_opening_holds_all_images_in_memory() -> None:
     assert opening < 1e6
 
 
-@pytest.mark.parametrize("file", ["train.npy", "test.npy", "train-labels.npy", "test-labels.npy", "meta.json"])
-@pytest.mark.parametrize("damage", ["cut", "longer", "gone", "junk"])
+@pytest.mark.parametrize("file", ["train.npy", "test.npy", "train-labels.npy", "test-labels.npy", "meta.json", "checksums.txt"])
+@pytest.mark.parametrize("damage", ["cut", "longer", "gone", "junk", "a bit", "zeros"])
 def test_a_damaged_entry_is_built_again_with_a_warning(
     images_folder: Path, caplog: pytest.LogCaptureFixture, file: str, damage: str
 ) -> None:
@@ -132,14 +132,23 @@ def test_a_damaged_entry_is_built_again_with_a_warning(
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes({"cut": good[: len(good) // 2], "longer": good + b"x", "junk": b"junk"}[damage])
+        place = len(good) - 3
+        bit = good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :]
+        damages = {
+            "cut": good[: len(good) // 2],
+            "longer": good + b"x",
+            "junk": b"junk",
+            "a bit": bit,
+            "zeros": bytes(len(good)),
+        }
+        path.write_bytes(damages[damage])
     with caplog.at_level(logging.WARNING):
         splits = cached_splits("made", "key", source)
     assert source.opened == 2
     assert torch.equal(splits.train.images, expected)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"the cache entry of made is damaged and is built again: {images_folder / 'key'}"
-    ]
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message.startswith("the cache entry of made is damaged (")
+    assert message.endswith(f") and is built again: {images_folder / 'key'}")
 
 
 @pytest.mark.parametrize(
@@ -173,10 +182,11 @@ def test_a_full_disk_is_one_sentence(images_folder: Path, monkeypatch: pytest.Mo
 
 def test_what_a_killed_builder_left_is_removed(images_folder: Path) -> None:
     images_folder.mkdir(parents=True)
-    (images_folder / ".key.killed.part").mkdir()
-    (images_folder / ".other.running.part").mkdir()
+    (images_folder / ".key.part").mkdir()
+    (images_folder / ".key.part" / "train.npy").write_bytes(b"a beginning")
+    (images_folder / ".other.part").mkdir()
     cached_splits("made", "key", Source())
-    assert sorted(visible(images_folder)) == [".other.running.part", "key"]
+    assert sorted(visible(images_folder)) == [".other.part", "key"]
 
 
 def test_only_one_of_many_builds_an_entry() -> None:
@@ -193,7 +203,7 @@ def test_only_one_of_many_builds_an_entry() -> None:
 
 
 def test_without_locks_the_first_builder_wins(images_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_entry, "fcntl", None)
+    monkeypatch.setattr(paths, "fcntl", None)
 
     class Slower(Source):
         def batches(self) -> Iterator[Sequence[Encoded]]:

@@ -168,7 +168,7 @@ def test_no_split_leads_out_of_the_folder(both: Path, tmp_path: Path) -> None:
     [
         ("train/state.json", "{}", "'_data_files' must be a list of file names"),
         ("train/state.json", '{"_data_files": [3]}', "'_data_files' must be a list of file names"),
-        ("train/state.json", '{"_data_files": [{"filename": "gone.arrow"}]}', "gone.arrow is not a whole Arrow file"),
+        ("train/state.json", '{"_data_files": [{"filename": "gone.arrow"}]}', "gone.arrow cannot be read as an Arrow file"),
         ("train/state.json", "[]", "is not a JSON object"),
         ("train/dataset_info.json", "[" * 100_000, r"dataset_info.json cannot be read"),
         ("dataset_dict.json", '{"splits": "train"}', "'splits' must be a list of names"),

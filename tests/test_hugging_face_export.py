@@ -123,7 +123,7 @@ def test_without_the_package_the_extra_is_named_and_reading_works(
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert len(load(both).train) == 9
-    with pytest.raises(UserError, match=r"needs the package datasets: pip install dqas\[huggingface\]"):
+    with pytest.raises(UserError, match=r'needs the package datasets: pip install "dqas\[huggingface\]"'):
         export("hf", TrainOnly(small()), None, tmp_path / "out")
 
 

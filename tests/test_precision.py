@@ -19,17 +19,17 @@ def test_the_probe_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(precision, "_probe", lambda *_: next(answers))
     assert precision.resolve("auto", convnet3_small, (1, 8, 8)) == decision
     assert precision.resolve("auto", convnet3_small, (1, 8, 8)) == decision
-    assert len(list(tmp_path.rglob("*"))) == 2  # the folder and one file
+    assert len([one for one in (tmp_path / "precision").iterdir() if one.suffix != ".lock"]) == 1
     assert precision.resolve("auto", convnet3, (1, 8, 8)) != decision  # another network is another question
 
 
 def test_the_first_answer_stands_and_junk_does_not(tmp_path: Path) -> None:
-    path = tmp_path / "answer.json"
-    assert precision._remember(path, 2.0) == "bf16"
-    assert precision._remember(path, 0.5) == "bf16"
-    path.write_text('{"precis')
-    assert precision._remember(path, 0.5) == "fp32"
-    assert list(tmp_path.iterdir()) == [path]
+    entry = tmp_path / "answer"
+    assert precision._answer(entry, lambda: 2.0) == "bf16"
+    assert precision._answer(entry, lambda: 0.5) == "bf16"
+    (entry / "meta.json").write_text('{"precis')
+    assert precision._answer(entry, lambda: 0.5) == "fp32"
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".answer.lock", "answer"]
 
 
 def test_real_probe_and_explicit_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

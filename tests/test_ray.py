@@ -115,7 +115,7 @@ def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     listed, done = processes.told_without("ray", "ray", adapter, tmp_path, monkeypatch)
     assert 'pip install "dqas[ray]"' in listed
     assert done.exit_code == 2
-    assert 'needs the package of that name: pip install "dqas[ray]"' in done.output
+    assert 'needs the package ray: pip install "dqas[ray]"' in done.output
 
 
 def test_plugin_brings_an_executor() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from dqas_plugin import cache_entry
 from dqas_plugin import trained_signals as module
 from dqas_plugin.data import ImageDataset
 from dqas_plugin.deepfool import perturbations
@@ -145,9 +146,7 @@ class TestComputed:
         else:
             (folder / damage).write_bytes((folder / damage).read_bytes()[:-1])
             return
-        meta = json.loads((folder / "meta.json").read_text())
-        meta["lengths"]["features.npy"] = features.stat().st_size
-        (folder / "meta.json").write_text(json.dumps(meta))
+        cache_entry._write_checksums(folder)
 
     def test_a_stop_half_way_leaves_nothing(self, own_cache: Path) -> None:
         def stop(report: EpochReport) -> None:
@@ -267,10 +266,20 @@ class TestPerturbations:
     def test_a_network_that_cannot_be_read_is_named(self, own_cache: Path, content: bytes) -> None:
         compute_signals(dataset(), "small", convnet3_small, RECIPE, 0)
         (path,) = own_cache.glob("signals/*/network.pt")
-        path.write_bytes(content.ljust(path.stat().st_size, b"x"))  # of the right length: only reading it tells
+        path.write_bytes(content)
+        cache_entry._write_checksums(path.parent)  # as if it had been written so
         with pytest.raises(UserError, match=r"network\.pt cannot be read back: delete its folder"):
             compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, needs=NEEDS)
         assert list(own_cache.glob("perturbations/*/values.npy")) == []
+
+    def test_a_damaged_network_is_trained_again(self, own_cache: Path) -> None:
+        first = compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, needs=NEEDS).perturbations
+        (path,) = own_cache.glob("signals/*/network.pt")
+        content = path.read_bytes()
+        path.write_bytes(content[:5000] + bytes(64) + content[5064:])  # zeros in the middle of the weights
+        shutil.rmtree(own_cache / "perturbations")
+        again = compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, needs=NEEDS).perturbations
+        assert torch.equal(first, again)  # type: ignore[arg-type]
 
     def test_a_damaged_entry_is_computed_again(self, own_cache: Path) -> None:
         first = compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, needs=NEEDS).perturbations
@@ -278,9 +287,7 @@ class TestPerturbations:
         expected = first.clone()
         (path,) = own_cache.glob("perturbations/*/values.npy")
         np.save(path, np.zeros(3, np.float32))
-        meta = json.loads((path.parent / "meta.json").read_text())
-        meta["lengths"]["values.npy"] = path.stat().st_size
-        (path.parent / "meta.json").write_text(json.dumps(meta))
+        cache_entry._write_checksums(path.parent)
         again = compute_signals(dataset(), "small", convnet3_small, RECIPE, 0, needs=NEEDS).perturbations
         assert again is not None
         assert torch.equal(again, expected)

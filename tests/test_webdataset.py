@@ -110,7 +110,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, channels: int, op
 
 def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "webdataset", None)
-    with pytest.raises(UserError, match=r"pip install dqas\[webdataset\]"):
+    with pytest.raises(UserError, match=r'needs the package webdataset: pip install "dqas\[webdataset\]"'):
         export("webdataset", TrainOnly(small()), None, tmp_path / "out")
 
 

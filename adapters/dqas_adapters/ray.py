@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from dqas_adapters.extras import needed
+from dqas_adapters.extras import RAY
 from dqas_plugin.bench.executors import Pool, WorkerLostError, each_once, portable_outcome
 from dqas_plugin.contracts import Bounds
 from dqas_plugin.errors import DqasError, UserError
@@ -51,7 +51,7 @@ def open_ray(
     Raises:
         UserError: Ray is not installed, there is no such cluster, or (from ``run``) it has no such GPUs.
     """
-    ray = needed("ray", "the executor 'ray' needs the package of that name", '"dqas[ray]"')
+    ray = RAY.load()
     ours = not ray.is_initialized()  # inside a Ray job there is a connection already
     if ours:
         _connect(ray, address)
@@ -65,7 +65,7 @@ def open_ray(
 @hookimpl
 def dqas_register_executors(register: Callable[..., None]) -> None:
     """Register it."""
-    register("ray", open_ray, title='workers of a Ray cluster (pip install "dqas[ray]")', elsewhere=True)
+    register("ray", open_ray, title=f"workers of a Ray cluster ({RAY.install})", elsewhere=True, ready=RAY.check)
 
 
 def _connect(ray: Any, address: str | None) -> None:

@@ -14,13 +14,13 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dqas_adapters.extras import needed
+from dqas_adapters.extras import SLURM
 from dqas_plugin.bench.executors import Pool, WorkerLostError, default_jobs, each_once, interrupts_held_back, portable_outcome
 from dqas_plugin.contracts import Bounds
 from dqas_plugin.errors import DqasError, UserError
@@ -62,12 +62,8 @@ def open_slurm(
     Raises:
         UserError: submitit is not installed, there is no Slurm here, or (from ``run``) it refuses a job.
     """
-    package = needed("submitit", "the executor 'slurm' needs the package submitit", '"dqas[slurm]"')
-    if cluster == "slurm" and shutil.which("sbatch") is None:
-        raise UserError(
-            "this machine has no Slurm (no command sbatch): start on a machine that submits jobs, or set the executor's option "
-            "cluster=local"
-        )
+    check({"cluster": cluster})
+    package = SLURM.load()
     settings = {
         "name": "dqas",
         "timeout_min": minutes,
@@ -83,10 +79,20 @@ def open_slurm(
         yield _Jobs(package, executor, sign, limit, retries, gpus)
 
 
+def check(options: Mapping[str, Any]) -> None:
+    """Fail before any work is done if submitit or Slurm is not there."""
+    SLURM.load()
+    if options["cluster"] == "slurm" and shutil.which("sbatch") is None:
+        raise UserError(
+            "this machine has no Slurm (no command sbatch): start on a machine that submits jobs, or set the executor's option "
+            "cluster=local"
+        )
+
+
 @hookimpl
 def dqas_register_executors(register: Callable[..., None]) -> None:
     """Register it."""
-    register("slurm", open_slurm, title='jobs of Slurm, by submitit (pip install "dqas[slurm]")', elsewhere=True)
+    register("slurm", open_slurm, title=f"jobs of Slurm, by submitit ({SLURM.install})", elsewhere=True, ready=check)
 
 
 class _Jobs:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dqas_adapters.extras import needed
+from dqas_adapters.extras import WEBDATASET
 from dqas_adapters.record import origin, write_record
 from dqas_plugin.data import DatasetSplits, ImageDataset, IntArray, TrainOnly
 from dqas_plugin.datasets.encode import channels_last, check_pictures
@@ -35,7 +35,7 @@ def write(splits: DatasetSplits, selection: Selection | None, out: Path, *, shar
     Raises:
         UserError: the package is not installed, the images have other channels, or ``shard`` is below 1.
     """
-    package = needed("webdataset", "the format 'webdataset' needs the package of that name", "dqas[webdataset]")
+    package = WEBDATASET.load()
     check_pictures(splits.train)
     if shard < 1:
         raise UserError(f"option of the format 'webdataset': shard must be at least 1, not {shard}")
@@ -80,4 +80,5 @@ def _sample(data: ImageDataset, index: int, weight: float | None) -> dict[str, A
 @hookimpl
 def dqas_register_exporters(register: Callable[..., None]) -> None:
     """Register the writer."""
-    register("webdataset", write, title="tar files for training from a stream (pip install dqas[webdataset])")
+    title = f"tar files for training from a stream ({WEBDATASET.install})"
+    register("webdataset", write, title=title, ready=WEBDATASET.check)

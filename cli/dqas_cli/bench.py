@@ -122,6 +122,8 @@ def bench(
     place = options.chosen_device(device, elsewhere=chosen.elsewhere)
     pairs = options.split_pairs("--executor-option", executor_options)
     given_options = parse_options(f"option of the executor '{executor}'", pairs, chosen.options)
+    if not estimate:
+        chosen.check_ready(given_options)
     cells = library.plan_grids(specs, root=root, device=place, opened=tell_opened)
     if estimate:
         click.echo(library.estimate(cells, results, jobs=jobs, executor=executor, device=place, price=price))
@@ -131,6 +133,8 @@ def bench(
         *(cells, results), jobs=jobs, executor=executor, executor_options=given_options, device=place, reporter=reporter
     )
     click.echo(library.plain(library.tabulate(cells, outcome.results)))
+    for note in outcome.notes:
+        click.echo(f"note: {note}", err=True)
     if outcome.failures:
         raise DqasError(f"{len(outcome.failures)} of {len(cells)} cells failed; the first: {outcome.failures[0]}")
 

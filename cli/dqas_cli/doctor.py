@@ -27,7 +27,7 @@ PACKAGES = (
     "scikit-learn",
     "pyarrow",
     "numba",
-    "pandas",
+    "safetensors",
     "matplotlib",
     "pillow",
 )

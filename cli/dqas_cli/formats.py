@@ -29,7 +29,7 @@ def chosen_format(option: str, name: str | None, pairs: Iterable[str]) -> dict[s
     """The options of the chosen format; none without one.
 
     Raises:
-        UserError: for an unknown format or option (with the nearest ones), or options without a format.
+        UserError: for an unknown format or option (with the nearest ones), options without a format, or a package that is missing.
     """
     texts = split_pairs("--format-option", pairs)
     if name is None:
@@ -40,7 +40,9 @@ def chosen_format(option: str, name: str | None, pairs: Iterable[str]) -> dict[s
     from dqas_plugin.plugins import plugins
 
     exporter = plugins().exporters[name]
-    return parse_options(f"option of the format '{name}'", texts, exporter.options)
+    given = parse_options(f"option of the format '{name}'", texts, exporter.options)
+    exporter.check_ready(given)
+    return given
 
 
 def told_files(out: Path, saved: Sequence[Path]) -> str:

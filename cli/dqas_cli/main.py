@@ -25,6 +25,7 @@ from dqas_cli.report import report
 from dqas_cli.select import select
 from dqas_cli.table import table
 from dqas_plugin.errors import DqasError, PluginError, UserError, unknown_name
+from dqas_plugin.told import visible
 from dqas_plugin.versions import installed
 
 STOPPED = "stopped; the same command continues where it was"
@@ -107,7 +108,7 @@ class Program(click.Group):
         if self.debug:
             traceback.print_exception(error)
         text, status = _in_words(error)
-        click.echo(f"dqas: error: {' '.join(text.split())}", err=True)
+        click.echo(f"dqas: error: {visible(' '.join(text.split()))}", err=True)
         return status
 
     def _ask_plugins(self) -> None:

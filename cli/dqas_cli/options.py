@@ -11,6 +11,7 @@ from dqas_cli.deepcore import deepcore_option
 from dqas_plugin import given
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.recipes import RECIPES, Recipe
+from dqas_plugin.told import visible
 
 if TYPE_CHECKING:
     from dqas_plugin.data import DatasetSplits
@@ -254,7 +255,7 @@ def tell_notes(name: str, data: DatasetSplits) -> None:
 
     tested = () if isinstance(data, TrainOnly) else data.test.notes
     for note in dict.fromkeys((*data.train.notes, *tested)):
-        click.echo(f"{name}: {note}", err=True)
+        click.echo(visible(f"{name}: {note}"), err=True)
 
 
 def dataset_options(name: str, pairs: Iterable[str]) -> dict[str, Any]:

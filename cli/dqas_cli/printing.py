@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dqas_plugin.told import visible
+
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
     """Rows under a header, columns two spaces apart; the columns numbered in ``right`` are flush right."""
-    cells = [[str(one) for one in row] for row in (header, *rows)]
+    cells = [[visible(str(one)) for one in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
 
     def line(row: Sequence[str]) -> str:

@@ -149,8 +149,7 @@ def quantizations(
         UserError: for a word that means nothing, or patches that do not fit the images.
     """
     from dqas_plugin.lookup import resolve_method
-    from dqas_plugin.quantization.quantize import BINS_ON
-    from dqas_plugin.quantization.settings import PatchSettings
+    from dqas_plugin.quantization.settings import BINS_ON, PatchSettings
 
     if bins_on is not None and bins_on not in BINS_ON:
         raise unknown_name("kind of images to make bins of", bins_on, BINS_ON)

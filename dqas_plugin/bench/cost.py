@@ -128,7 +128,7 @@ def estimate(
     every = {cell.key: cell for cell in cells}
     stored: set[str] = set()
     if Store.exists(folder):
-        with Store(folder) as store:
+        with Store.existing(folder) as store:
             stored = set(store.results(every.values()))
     left = [cell for key, cell in every.items() if key not in stored]
     workers, devices = _workers(executor, jobs, device)

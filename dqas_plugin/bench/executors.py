@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeVar
 
-from dqas_plugin.errors import DqasError, UserError
+from dqas_plugin.errors import DqasError, OutOfMemoryError, UserError, out_of_memory
 from dqas_plugin.hookspecs import hookimpl
 
 Task = TypeVar("Task")
@@ -33,7 +34,11 @@ class Pool(Protocol):
     """What ``open_executor(jobs)`` gives inside its ``with`` block."""
 
     def run(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[Task, Result | Exception]]:
-        """Every task with its result, or with the exception it raised, in order of completion."""
+        """Every task with its result, or with the exception it raised, in order of completion.
+
+        Tasks are best taken from the sequence one at a time, when there is room for one: it leaves out those that have become
+        needless meanwhile, since somebody else did them.
+        """
         ...
 
 
@@ -94,7 +99,7 @@ def each_once(
     """The loop of an executor: some tasks at a time, and those again whose worker was lost.
 
     Args:
-        tasks: what is to be done.
+        tasks: what is to be done; the next one is asked for when there is room for it.
         start: begins tasks and returns something to know each by.
         finished: waits until one of those begun is finished at least; returns the finished ones with their outcomes, which
             is a :class:`WorkerLostError` if the worker came to an end.
@@ -104,22 +109,32 @@ def each_once(
     Yields:
         every task with its outcome, in order of completion.
     """
-    waiting = deque((task, 0) for task in tasks)
+    fresh, again = iter(tasks), deque[tuple[Task, int]]()
     running: dict[Handle, tuple[Task, int]] = {}
     ready: list[tuple[Task, Any]] = []
-    while waiting or running or ready:
-        begun = [waiting.popleft() for _ in range(min(limit - len(running), len(waiting)))]
+    while True:
+        begun = list(islice(_waiting(again, fresh), limit - len(running)))
         if begun:  # before the outcomes are looked at: workers need not wait for that
             running.update(zip(start([task for task, _ in begun]), begun, strict=True))
+        elif not running and not ready:
+            return
         yield from ready
         ready = []
         for handle, outcome in finished(list(running)) if running else ():
             task, lost = running.pop(handle)
             if isinstance(outcome, WorkerLostError) and lost < retries:
                 _log.warning("%s; the task is done again", outcome)
-                waiting.appendleft((task, lost + 1))
+                again.append((task, lost + 1))
             else:
                 ready.append((task, outcome))
+
+
+def _waiting(again: deque[tuple[Task, int]], fresh: Iterator[Task]) -> Iterator[tuple[Task, int]]:
+    """The tasks to begin, each with the number of workers it has lost."""
+    while again:
+        yield again.popleft()
+    for task in fresh:
+        yield task, 0
 
 
 def portable_outcome(function: Callable[[Task], Result], task: Task) -> Result | Exception:
@@ -263,8 +278,9 @@ def _outcome(function: Callable[[Task], Result], task: Task) -> Result | Excepti
     try:
         return function(task)
     except Exception as error:
-        error.add_note("".join(traceback.format_exception(error)))
-        return error
+        said = OutOfMemoryError.of(error) if out_of_memory(error) else error
+        said.add_note("".join(traceback.format_exception(error)))
+        return said
 
 
 @contextmanager

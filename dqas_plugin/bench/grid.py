@@ -218,12 +218,12 @@ class Cell:
         Raises:
             UserError: if there are not so many.
         """
-        from dqas_plugin.quantization.quantize import images_for
-
         patches = self.patches
-        return (
-            self.budget if patches is None else images_for(self.budget, self.dataset.images, self.dataset.known_shape, patches)
-        )
+        if patches is None:
+            return self.budget
+        from dqas_plugin.quantization.quantize import images_for  # which imports timm: seconds
+
+        return images_for(self.budget, self.dataset.images, self.dataset.known_shape, patches)
 
     @property
     def refinement(self) -> Refinement | None:

@@ -31,8 +31,8 @@ from typing import Any
 from dqas_plugin import given
 from dqas_plugin.bench.gridspec import GridSpec
 from dqas_plugin.errors import UserError, nearest, unknown_name
-from dqas_plugin.quantization.quantize import BINS_ON
-from dqas_plugin.quantization.settings import REBUILDS, SCORES
+from dqas_plugin.quantization.settings import BINS_ON, REBUILDS, SCORES
+from dqas_plugin.untrusted import read_bytes
 
 Table = Mapping[str, Any]
 Read = Callable[[str, Any], Any]
@@ -41,6 +41,7 @@ Read = Callable[[str, Any], Any]
 HOW = ("deepcore", "device", "estimate", "executor", "executor-option", "grid", "jobs", "price", "results", "root")
 """Options of ``dqas bench`` that say how to run; a file has none of them."""
 
+_LONGEST = 1 << 20  # bytes of a file
 _TABLES = ("title", "defaults", "grid")
 _SHIPPED = Path(__file__).with_name("grids")
 
@@ -93,11 +94,15 @@ def _found(name: str) -> Path:
 
 def _parsed(path: Path, shown: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(read_bytes(path, _LONGEST).decode())
+        json.dumps(found, default=str)  # dotted keys nest without end, numbers are longer than Python prints them
     except OSError as error:
         raise UserError(f"cannot read the grid {shown} ({error.strerror}): name a file you can read") from error
+    except RecursionError as error:
+        raise UserError(f"the grid {shown} is nested too deeply for a grid: mend it, or see dqas list grids") from error
     except ValueError as error:  # no TOML, or no UTF-8
         raise UserError(f"the grid {shown} is not TOML ({str(error).rstrip('.')}): mend it, or see dqas list grids") from error
+    return found
 
 
 def _specs(document: Table, shown: str) -> list[GridSpec]:

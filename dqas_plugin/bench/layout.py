@@ -189,7 +189,7 @@ def _markdown_text(value: Value) -> str:
 def _escaped(text: str) -> str:
     for one in "\\`*_|<~":
         text = text.replace(one, f"\\{one}")
-    return " ".join(text.split())
+    return " ".join(text.split()).replace("](", "]\\(")  # no links, and no pictures of other people's
 
 
 # --- LaTeX -------------------------------------------------------------------------------------------------------------------
@@ -254,14 +254,21 @@ def _latex_text(value: Value) -> str:
 
 
 def csv(tables: Iterable[Table]) -> str:
-    """One line a row for programs: the protocol, then every number of every column unrounded; what is missing is empty."""
+    """One line a row for programs: the protocol, then every number of every column unrounded; what is missing is empty.
+
+    An apostrophe stands before text that a spreadsheet would take for a formula.
+    """
     records = [record for table in tables for record in _records(table)]
     fields = list(dict.fromkeys(name for record in records for name in record))
     file = StringIO()
     lines = writer(file, lineterminator="\n")
-    lines.writerow(fields)
-    lines.writerows([record.get(name, "") for name in fields] for record in records)
+    lines.writerow(map(_no_formula, fields))
+    lines.writerows([_no_formula(record.get(name, "")) for name in fields] for record in records)
     return file.getvalue().rstrip("\n")
+
+
+def _no_formula(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and len(value) > 1 and value[0] in "=+-@" else value
 
 
 def _records(table: Table) -> list[dict[str, object]]:

@@ -62,7 +62,7 @@ def overlaps(folder: Path | str) -> list[Overlap]:
     if not Store.exists(folder):
         raise UserError(f"there are no results in {folder}: run dqas bench first, or name another folder")
     groups: defaultdict[str, list[tuple[Cell, IntArray]]] = defaultdict(list)
-    with Store(folder) as store:
+    with Store.existing(folder) as store:
         for cell, _ in store.cells():
             if (path := store.selection(cell)).is_file():
                 groups[_group(cell)].append((cell, Selection.load(path).indices))

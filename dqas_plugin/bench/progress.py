@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dqas_plugin.bench.grid import Cell
+from dqas_plugin.told import visible
 
 Name = Callable[[Cell], str]
 
@@ -164,4 +165,4 @@ def describe(result: dict[str, Any]) -> str:
 
 def one_line(error: Exception) -> str:
     """The first line of an error's message, with its kind if it has none of its own to say."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return visible(str(error).strip().partition("\n")[0]) or type(error).__name__

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from dqas_plugin.bench.cell import STEPS, Chosen, Preparation, Result, Steps, Task, compose
 from dqas_plugin.bench.cost import check_trainings
@@ -18,9 +19,13 @@ from dqas_plugin.bench.executors import Pool, default_jobs
 from dqas_plugin.bench.grid import Cell, hashed
 from dqas_plugin.bench.progress import Reporter, Silent, names
 from dqas_plugin.bench.store import Store
-from dqas_plugin.errors import UserError
+from dqas_plugin.errors import NotFiniteError, UserError
+from dqas_plugin.paths import atomic_file, lock
+from dqas_plugin.told import visible
 
 _log = logging.getLogger(__name__)
+
+Work = TypeVar("Work")
 
 OpenExecutor = Callable[[Any], AbstractContextManager[Pool]]
 
@@ -70,6 +75,12 @@ class Outcome:
     trainings: int = 0
     seconds: float = 0.0
 
+    @property
+    def notes(self) -> list[str]:
+        """What the selections of finished cells tell people, each once, with how many cells it is of."""
+        told = Counter(note for one in self.results.values() for note in one.get("provenance", {}).get("notes", ()))
+        return [f"{visible(note)} ({count:,} of {len(self.results):,} cells)" for note, count in told.items()]
+
 
 def run(
     cells: Sequence[Cell],
@@ -110,12 +121,13 @@ def run(
         raise UserError(f"{jobs} jobs cannot do anything: choose at least 1")
     workers = jobs if jobs or elsewhere else default_jobs(device)
     check_trainings(cells, device)
-    with Store(folder) as store:
+    with Store(folder) as store, _alone(store.folder) as alone:
         driver = _Driver(cells, store, device, steps, reporter=reporter or Silent(), finished=finished or _tell_plugins)
+        driver.backwards = not alone
         try:
             driver.begin()
-            if driver.open:
-                with opener(workers and min(workers, len(driver.open))) as pool:
+            if left := len(driver.open) + len(driver.damaged):
+                with opener(workers and min(workers, left)) as pool:
                     driver.work(pool)
         except KeyboardInterrupt:
             done = len(driver.outcome.results)
@@ -128,12 +140,32 @@ def run(
         return driver.outcome
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Whether no other run works on this folder. It is never kept from it: it then begins at the other end.
+
+    The lock that tells is on the folder itself, so no file is left behind; nobody waits for it.
+    """
+    if os.name == "nt":
+        yield True
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        alone = lock(handle) is not False
+        if not alone:
+            _log.warning("another run works on %s: this one begins at the other end, and leaves out what is finished", folder)
+        yield alone
+    finally:
+        os.close(handle)
+
+
 def _executor(name: str, options: Mapping[str, Any], device: str) -> tuple[OpenExecutor, bool]:
     """What opens the executor, and whether its workers may be other machines."""
     from dqas_plugin.plugins import check_options, plugins
 
     found = plugins().executors[name]
     check_options(found, "executor", options)
+    found.check_ready(options)
     if found.elsewhere and device.startswith("cuda:"):
         raise UserError(f"the executor '{name}' gives every task its GPU: write --device cuda, not {device}")
     return partial(found, **options), found.elsewhere
@@ -146,6 +178,28 @@ def _tell_plugins(cell: Cell, result: Result) -> None:
         plugins().hook.dqas_cell_finished(cell=cell, result=result)
     except Exception as error:  # the cell is stored; a plugin's trouble with it must not end the run
         _log.warning("a plugin failed in dqas_cell_finished: %s: %s", type(error).__name__, error)
+
+
+class _Undone(Sequence[Work]):
+    """Work that is asked for one piece at a time; what is done by then, by another run on the same folder, is left out."""
+
+    def __init__(self, tasks: Sequence[Work], is_open: Callable[[Work], bool]) -> None:
+        self.tasks, self.is_open = tasks, is_open
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    @overload
+    def __getitem__(self, place: int) -> Work: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> _Undone[Work]: ...
+
+    def __getitem__(self, place: int | slice) -> Work | _Undone[Work]:
+        return _Undone(self.tasks[place], self.is_open) if isinstance(place, slice) else self.tasks[place]
+
+    def __iter__(self) -> Iterator[Work]:
+        return (task for task in self.tasks if self.is_open(task))
 
 
 class _Driver:
@@ -168,6 +222,8 @@ class _Driver:
         self.reporter = reporter
         self.steps = steps
         self.tell = finished
+        self.backwards = False
+        self.damaged: dict[str, Cell] = {}  # finished cells whose selection must be made again
         self.outcome = Outcome()
         self.chosen: dict[str, Chosen] = {}  # by key of the cell
 
@@ -182,11 +238,20 @@ class _Driver:
         self.outcome.results = self.store.results(self.cells.values())
         self.outcome.stored = len(self.outcome.results)
         self.reporter.begin(len(self.cells), self.outcome.stored)
-        for cell in self.open:
-            try:
-                self.chosen[cell.key] = self.steps.read(self._task(cell).path)
-            except UserError:  # not there, or cut short: it is made again
-                continue
+        for cell in self.cells.values():
+            path = self._task(cell).path
+            if not self._look_up(cell) and path.exists():
+                _log.warning("the selection of %s is damaged and is made again: %s", self.name(cell), path)
+                if cell.key in self.outcome.results:
+                    self.damaged[cell.key] = cell
+
+    def _look_up(self, cell: Cell) -> bool:
+        """Whether the selection of the cell is there, and whole."""
+        try:
+            self.chosen[cell.key] = self.steps.read(self._task(cell).path)
+        except UserError:
+            return False
+        return True
 
     def work(self, pool: Pool) -> None:
         """All that is left to do."""
@@ -221,26 +286,36 @@ class _Driver:
                 pass  # an error comes again where the selection of a cell needs this network, and is that cell's then
 
     def _select(self, pool: Pool) -> None:
-        tasks = [self._task(cell) for cell in self._unselected()]
+        tasks = _Undone([self._task(cell) for cell in self._unselected()], lambda task: not self._look_up(task.cell))
         for task, outcome in self._phase(pool, "selections", self.steps.select, tasks):
             if isinstance(outcome, Exception):
                 self._fail([task.cell], outcome)
-            else:
-                self.outcome.selections += 1
-                self.chosen[task.cell.key] = outcome
+                continue
+            self.outcome.selections += 1
+            self.chosen[task.cell.key] = outcome
+            self._compare(task.cell)
+
+    def _compare(self, cell: Cell) -> None:
+        """Say so if a selection that was made again is not the one that the result of its cell belongs to."""
+        stored = self.outcome.results.get(cell.key, {}).get("training")
+        if stored not in (None, hashed(self._training(cell))):
+            _log.warning("%s now chooses other images than those its result was measured with", self.name(cell))
 
     def _train(self, pool: Pool) -> None:
         """One training for all cells that chose the same images."""
         groups: defaultdict[str, list[Cell]] = defaultdict(list)
         for cell in self.open:
-            configuration = self._training(cell)
+            groups[hashed(self._training(cell))].append(cell)
+
+        def is_open(task: Task) -> bool:
+            configuration = self._training(task.cell)
             stored = self.store.training(configuration)
-            if stored is not None:
+            for cell in groups[hashed(configuration)] if stored is not None else ():
                 self._finish(cell, stored)
-            else:
-                groups[hashed(configuration)].append(cell)
-        tasks = [self._task(group[0]) for group in groups.values()]
-        for task, outcome in self._phase(pool, "trainings", self.steps.train, tasks):
+            return stored is None
+
+        tasks = [task for group in groups.values() if is_open(task := self._task(group[0]))]
+        for task, outcome in self._phase(pool, "trainings", self.steps.train, _Undone(tasks, is_open)):
             configuration = self._training(task.cell)
             group = groups[hashed(configuration)]
             if isinstance(outcome, Exception):
@@ -256,8 +331,9 @@ class _Driver:
         if not tasks:
             return
         self.reporter.phase(name, len(tasks))
+        tasks = tasks[::-1] if self.backwards else tasks
         for task, outcome in pool.run(function, tasks):
-            if isinstance(outcome, UserError):
+            if isinstance(outcome, UserError) and not isinstance(outcome, NotFiniteError):
                 raise outcome
             yield task, outcome
             self.reporter.advance()
@@ -272,13 +348,13 @@ class _Driver:
     def _fail(self, cells: Iterable[Cell], error: Exception) -> None:
         for cell in list(cells):
             log = self.store.folder / "failures" / f"{cell.key}.txt"
-            log.parent.mkdir(exist_ok=True)
-            log.write_text("\n".join([self.name(cell), repr(error), *getattr(error, "__notes__", [])]))
+            with atomic_file(log) as file:
+                file.write_text("\n".join([self.name(cell), repr(error), *getattr(error, "__notes__", [])]), encoding="utf-8")
             self.outcome.failures.append(Failure(cell, error, log, self.name(cell)))
             self.reporter.failed(cell, error)
 
     def _unselected(self) -> list[Cell]:
-        return [cell for cell in self.open if cell.key not in self.chosen]
+        return [cell for cell in [*self.open, *self.damaged.values()] if cell.key not in self.chosen]
 
     def _training(self, cell: Cell) -> dict[str, Any]:
         return cell.training_configuration(self.chosen[cell.key].digest)

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from math import fsum, sqrt
 
 import numpy as np
+import numpy.typing as npt
 
 CONFIDENCE = 0.95
 ONE_SEED = "one seed, no verdict"
 _NO_SPREAD = 1e-12  # rounding of means of accuracies
+_MANY = 64  # seeds from which on NumPy is faster than exact sums; the twelfth digit may differ
+
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,16 @@ def summarise(values: Iterable[float]) -> Summary | None:
     if not n:
         return None
     mean = fsum(numbers) / n
-    deviation = sqrt(fsum((one - mean) ** 2 for one in numbers) / (n - 1)) if n > 1 else None
+    deviation = sqrt(fsum([(one - mean) ** 2 for one in numbers]) / (n - 1)) if n > 1 else None
     return Summary(mean, deviation, n)
+
+
+def summaries(values: FloatArray) -> tuple[Summary | None, ...]:
+    """Of every column of ``[n, C]``, without its NaN; None for a column with nothing else."""
+    if len(values) < _MANY or np.isnan(values).any():
+        return tuple(summarise(one for one in column if one == one) for column in values.T.tolist())
+    means, deviations = values.mean(axis=0).tolist(), values.std(axis=0, ddof=1).tolist()
+    return tuple(Summary(mean, deviation, len(values)) for mean, deviation in zip(means, deviations, strict=True))
 
 
 def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
@@ -53,14 +65,26 @@ def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) ->
 
     Student's t with ``n - 1`` degrees of freedom: ``mean ± t * s / sqrt(n)``.
     """
-    from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
-
     differences = np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs], dtype=np.float64)
     n = int(differences.size)
     if not n:
         return None
-    mean = float(differences.mean())
-    deviation = float(differences.std(ddof=1)) if n > 1 else 0.0
+    return _difference(float(differences.mean()), float(differences.std(ddof=1)) if n > 1 else 0.0, n)
+
+
+def paired_differences(differences: FloatArray) -> list[Difference | None]:
+    """The same of every column of differences ``[n, C]``, without its NaN; None for a column with nothing else."""
+    if len(differences) < 2 or np.isnan(differences).any():
+        columns = [dict(enumerate(one for one in column if one == one)) for column in differences.T.tolist()]
+        return [paired_difference(column, dict.fromkeys(column, 0.0)) for column in columns]
+    columns = np.ascontiguousarray(differences.T)  # summed as a single one is
+    means, deviations = columns.mean(axis=1).tolist(), columns.std(axis=1, ddof=1).tolist()
+    return [_difference(*one, len(differences)) for one in zip(means, deviations, strict=True)]
+
+
+def _difference(mean: float, deviation: float, n: int) -> Difference:
+    from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
+
     if deviation <= _NO_SPREAD:
         return Difference(mean, None, None, n)
     error = deviation / n**0.5

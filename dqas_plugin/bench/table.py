@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from dqas_plugin.bench.finished import SECONDS, Epoch, Finished, Floats, Result, Way, line_of, part_of, ways_of
 from dqas_plugin.bench.foreign import WRAPPERS
-from dqas_plugin.bench.grid import Cell, hashed
-from dqas_plugin.bench.statistics import Difference, Summary, paired_difference, summarise, verdict
+from dqas_plugin.bench.grid import Cell
+from dqas_plugin.bench.statistics import Difference, Summary, paired_difference, summaries, summarise, verdict
 from dqas_plugin.recipes import Recipe
+from dqas_plugin.told import visible
 
-Result = dict[str, Any]
-
-SECONDS = ("features", "selection", "allocation", "refinement", "pixels", "training")
+__all__ = ["KEPT_EVEN", "SAME", "SECONDS", "Result", "Row", "Section", "even_counts", "section_of", "tabulate"]
 
 KEPT_EVEN = "kept even counts"
 SAME = "same selection"
@@ -44,9 +44,7 @@ class Row:
         seconds: mean of each step.
         detail: what is set otherwise than usual about the method itself; most often empty.
         scores: the measure that differences compare, by seed.
-        classes: accuracy of every class; None for one without test images.
-        class_scores: the same by seed.
-        counts: images of every class.
+        finished: all its finished cells.
         cell: the first of its cells; its seed means nothing.
     """
 
@@ -69,10 +67,23 @@ class Row:
     seconds: Mapping[str, float] = field(default_factory=dict)
     detail: str = ""
     scores: Mapping[int, float] = field(default_factory=dict)
-    classes: tuple[Summary | None, ...] = ()
-    class_scores: Mapping[int, Sequence[float | None]] = field(default_factory=dict)
-    counts: tuple[Summary, ...] = ()
+    finished: Finished = field(default_factory=Finished, repr=False)
     cell: Cell | None = None
+
+    @property
+    def class_scores(self) -> Floats:
+        """The accuracy of every class, NaN for one without test images, in the order of the seeds, float64 ``[n, C]``."""
+        return self.finished.classes
+
+    @cached_property
+    def classes(self) -> tuple[Summary | None, ...]:
+        """Accuracy of every class; None for one without test images."""
+        return summaries(self.class_scores)
+
+    @cached_property
+    def counts(self) -> tuple[Summary, ...]:
+        """Images of every class."""
+        return tuple(one for one in summaries(self.finished.counts) if one is not None)
 
     @property
     def base(self) -> str:
@@ -119,24 +130,35 @@ class Section:
         return next((one for one in alike if one.cell and replace(one.cell, seed=wanted.seed).key == wanted.key), None)
 
 
-_Finished = dict[int, Result]  # by seed
-
-
-def tabulate(cells: Sequence[Cell], results: Mapping[str, Result]) -> list[Section]:
+def tabulate(cells: Sequence[Cell], results: Mapping[str, Result], epoch: Epoch = "last") -> list[Section]:
     """The table of these cells; those without a result are told as missing."""
-    groups: defaultdict[str, list[Cell]] = defaultdict(list)
+    parts: dict[str, list[Cell]] = {}
     for cell in cells:
-        groups[hashed([cell.dataset.identity(), cell.model, cell.recipe.as_dict(), cell.device])].append(cell)
-    return [_section(group, results) for group in groups.values()]
+        parts.setdefault(part_of(cell), []).append(cell)
+    return [
+        section_of(
+            ways_of(part, results),
+            epoch,
+            seeds=tuple(sorted({cell.seed for cell in part})),
+            class_names=next((one.dataset.class_names for one in part if one.dataset.class_names), ()),
+        )
+        for part in parts.values()
+    ]
 
 
-def _section(cells: Sequence[Cell], results: Mapping[str, Result]) -> Section:
-    groups: dict[str, list[Cell]] = {}
-    place = {name: place for place, name in enumerate(dict.fromkeys((cell.method, cell.detail) for cell in cells))}
-    for cell in sorted(cells, key=lambda one: (one.budget, place[one.method, one.detail])):
-        groups.setdefault(_way(cell), []).append(cell)
-    finished = {way: _finished(group, results) for way, group in groups.items()}
-    first = cells[0]
+def section_of(ways: Sequence[Way], epoch: Epoch, *, seeds: tuple[int, ...], class_names: tuple[str, ...]) -> Section:
+    """The table of these ways, which belong to one part of the results.
+
+    Args:
+        ways: those that were measured first come first.
+        epoch: whose accuracies are told.
+        seeds: of any of them.
+        class_names: of every class; empty if they are not known.
+    """
+    place = {name: place for place, name in enumerate(dict.fromkeys((way.cell.method, way.cell.detail) for way in ways))}
+    ordered = sorted(ways, key=lambda way: (way.cell.budget, place[way.cell.method, way.cell.detail]))
+    rows = _Rows({(way.line, way.cell.budget): way.finished.at(epoch) for way in ordered})
+    first = ways[0].cell
     return Section(
         dataset=first.dataset.name,
         images=first.dataset.images,
@@ -145,62 +167,59 @@ def _section(cells: Sequence[Cell], results: Mapping[str, Result]) -> Section:
         recipe=first.recipe.name,
         prior=first.recipe.prior,
         device=first.device,
-        seeds=tuple(sorted({cell.seed for cell in cells})),
-        rows=tuple(_row(group, finished) for group in groups.values()),
-        class_names=next((one.dataset.class_names for one in cells if one.dataset.class_names), ()),
+        seeds=seeds,
+        rows=tuple(rows.row(way) for way in ordered),
+        class_names=tuple(map(visible, class_names)),
         settings=first.recipe,
+        epoch=epoch,
         options=first.dataset.options,
     )
 
 
-def _way(cell: Cell) -> str:
-    """Everything of a cell but its seed, and how its dataset was named."""
-    configuration = cell.configuration()
-    del configuration["seed"], configuration["label"]
-    return hashed({**configuration, "dataset": cell.dataset.identity()})
+class _Rows:
+    """Makes the rows of a section, each beside those that it is compared with."""
 
+    def __init__(self, finished: Mapping[tuple[str, int], Finished]) -> None:
+        self.finished = finished  # by line and budget
+        self.even: dict[str, tuple[str, str]] = {}  # by line, the lines of even counts of the same method and of ``random``
 
-def _finished(cells: Sequence[Cell], results: Mapping[str, Result]) -> _Finished:
-    return {cell.seed: results[cell.key] for cell in cells if cell.key in results}
+    def row(self, way: Way) -> Row:
+        """The row of a way."""
+        cell, ours = way.cell, self.finished[way.line, way.cell.budget]
+        row = Row(
+            *(cell.label, cell.budget, cell.method, cell.variant, ours.seeds, way.planned),
+            measure=cell.goal,
+            detail=cell.detail,
+            cell=cell,
+        )
+        if not ours.seeds:
+            return row
+        uniform, random = self._compared(way)
+        scores = ours.scores(cell.goal)
+        against = paired_difference(scores, uniform.scores(cell.goal))
+        return replace(
+            row,
+            accuracy=summarise(ours.scores("mean").values()),
+            worst=summarise(ours.scores("worst").values()),
+            natural=summarise(ours.scores("natural").values()),
+            best=summarise(ours.scores("mean", "best").values()),
+            versus_uniform=against,
+            versus_random=paired_difference(scores, random.scores(cell.goal)),
+            verdict="" if against is None else _verdict(cell, against, ours, uniform),
+            fewest=ours.fewest,
+            most=ours.most,
+            seconds=ours.seconds,
+            scores=scores,
+            finished=ours,
+        )
 
-
-def _row(cells: Sequence[Cell], finished: Mapping[str, _Finished]) -> Row:
-    cell = cells[0]
-    ours = finished[_way(cell)]
-    row = Row(
-        *(cell.label, cell.budget, cell.method, cell.variant, tuple(sorted(ours)), len({one.seed for one in cells})),
-        measure=cell.goal,
-        detail=cell.detail,
-        cell=cell,
-    )
-    if not ours:
-        return row
-    uniform = finished.get(_way(even_counts(cell)), {}) if cell.variant else {}
-    random = finished.get(_way(even_counts(cell, "random")), {}) if (cell.method, cell.variant) != ("random", "") else {}
-    against = paired_difference(_accuracy(ours, cell.goal), _accuracy(uniform, cell.goal))
-    counts = [result["counts"] for result in ours.values()]
-    return replace(
-        row,
-        accuracy=summarise(_accuracy(ours, "mean").values()),
-        worst=summarise(_accuracy(ours, "worst").values()),
-        natural=summarise(_accuracy(ours, "natural").values()),
-        best=summarise(result["best"]["mean"] for result in ours.values()),
-        versus_uniform=against,
-        versus_random=paired_difference(_accuracy(ours, cell.goal), _accuracy(random, cell.goal)),
-        verdict="" if against is None else _verdict(cell, against, ours, uniform),
-        fewest=min(map(min, counts)),
-        most=max(map(max, counts)),
-        seconds=_mean_seconds(ours),
-        scores=_accuracy(ours, cell.goal),
-        classes=_by_class([result["accuracy"]["classes"] for result in ours.values()]),
-        class_scores={seed: result["accuracy"]["classes"] for seed, result in ours.items()},
-        counts=tuple(one for one in _by_class(counts) if one is not None),
-    )
-
-
-def _by_class(values: Sequence[Sequence[float | None]]) -> tuple[Summary | None, ...]:
-    """Over the seeds, for every class."""
-    return tuple(summarise(one for one in row if one is not None) for row in zip(*values, strict=True))
+    def _compared(self, way: Way) -> tuple[Finished, Finished]:
+        """What is finished of the same method at even counts, and of random images; nothing where that is the way itself."""
+        cell, nothing = way.cell, Finished()
+        if way.line not in self.even:
+            self.even[way.line] = line_of(even_counts(cell)), line_of(even_counts(cell, "random"))
+        uniform, random = (self.finished.get((line, cell.budget), nothing) for line in self.even[way.line])
+        return uniform if cell.variant else nothing, nothing if (cell.method, cell.variant) == ("random", "") else random
 
 
 def even_counts(cell: Cell, method: str | None = None) -> Cell:
@@ -225,16 +244,8 @@ def even_counts(cell: Cell, method: str | None = None) -> Cell:
     )
 
 
-def _accuracy(finished: _Finished, measure: str) -> dict[int, float]:
-    return {seed: result["accuracy"][measure] for seed, result in finished.items()}
-
-
-def _verdict(cell: Cell, against: Difference, ours: _Finished, uniform: _Finished) -> str:
-    common = [seed for seed in ours if seed in uniform]
-    if all(ours[seed]["training"] == uniform[seed]["training"] for seed in common):
+def _verdict(cell: Cell, against: Difference, ours: Finished, uniform: Finished) -> str:
+    theirs = uniform.by_seed
+    if all(training == theirs.get(seed, training) for seed, training in ours.by_seed.items()):
         return SAME if cell.allocator == "uniform" else KEPT_EVEN
     return verdict(against)
-
-
-def _mean_seconds(finished: _Finished) -> dict[str, float]:
-    return {step: sum(one["seconds"].get(step, 0.0) for one in finished.values()) / len(finished) for step in SECONDS}

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from dqas_plugin.cache_entry import ArrayFile, cached_entry, map_array
-from dqas_plugin.data import DatasetSplits, ImageDataset, TrainOnly, content_digest
+from dqas_plugin.data import DatasetSplits, ImageDataset, TrainOnly, check_class_names, content_digest
 from dqas_plugin.datasets.decode import Decoded, EncodedImages, decode_batches, without_size_warnings
 from dqas_plugin.paths import cache_folder
 
@@ -63,12 +63,13 @@ def _open_split(entry: Path, meta: dict[str, Any], split: str, name: str, mirror
         mirror=mirror,
         digest=str(meta["digests"][split]),
         notes=tuple(meta["notes"][split]),
-        targets=map_array(targets) if targets.name in meta["lengths"] else None,
+        targets=map_array(targets) if targets.exists() else None,
     )
 
 
 def _fill(folder: Path, name: str, source: EncodedImages, size: int | None) -> dict[str, Any]:
     """Write the arrays of an entry into ``folder``; its metadata."""
+    check_class_names(source.classes, name)
     conversions = _decode_into(folder, name, source, size)
     meta: dict[str, Any] = {"classes": source.classes, "digests": {}, "notes": {}}
     for split, chosen in zip(_SPLITS, (~source.in_test, source.in_test), strict=True):

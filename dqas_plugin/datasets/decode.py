@@ -31,6 +31,7 @@ Pixels = npt.NDArray[np.uint8]
 BATCH = 1024
 """Encoded images that a source should hand over at once: 50 MB decoded at 128x128, enough work for every thread."""
 
+_AT_ONCE = 1 << 28  # bytes of pixels that are decoded at once, however many images a source hands over
 _CHUNK = 32  # images per task: the overhead of a task is then small beside decoding
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # not all that Pillow knows: EPS would start Ghostscript
 
@@ -81,19 +82,29 @@ def decode_batches(batches: Iterable[Sequence[Encoded]], size: int | None) -> It
         UserError: an image is damaged, not an image, deeper than 8 bits, too large, or of another size; it is named.
     """
     decode_some: Callable[[Sequence[Encoded]], list[Decoded]] | None = None
+    at_once = _CHUNK
     with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
         for batch in batches:
-            if decode_some is None:
-                decode_some = partial(_decode_some, size=size, first=_Reference(batch[0].where, _shape(batch[0])))
-            chunks = [batch[start : start + _CHUNK] for start in range(0, len(batch), _CHUNK)]
-            yield [one for part in pool.map(decode_some, chunks) for one in part]
+            if decode_some is None and batch:
+                first = _Reference(batch[0].where, _shape(batch[0]))
+                decode_some = partial(_decode_some, size=size, first=first)
+                width, height = first.shape if size is None else (size, size)
+                at_once = min(BATCH, max(1, _AT_ONCE // (3 * width * height)))
+            for start in range(0, len(batch), at_once):
+                some = batch[start : start + at_once]
+                chunks = [some[place : place + _CHUNK] for place in range(0, len(some), _CHUNK)]
+                yield [one for part in pool.map(decode_some, chunks) for one in part]  # type: ignore[arg-type]  # set above
 
 
 @contextmanager
 def without_size_warnings() -> Iterator[None]:
-    """Silence Pillow's warning about large images around the decoding (main thread): they are refused here, by name."""
+    """Silence Pillow's warnings around the decoding (main thread).
+
+    Too large images are refused here, by name. What else it warns of, such as odd metadata, leaves the pixels as they are.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
 
 

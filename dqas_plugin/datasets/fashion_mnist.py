@@ -45,7 +45,13 @@ def load(root: Path | None) -> DatasetSplits:
 
             FashionMNIST(str(base), download=True)
         folder = raw
-    return DatasetSplits(_split(folder, "train"), _split(folder, "test"))
+    train, test = _split(folder, "train"), _split(folder, "test")
+    if train.image_shape != test.image_shape:
+        raise UserError(
+            f"{_NAME}: {folder} has training images of {train.image_shape[1:]} pixels and test images of {test.image_shape[1:]}: "
+            "download them again"
+        )
+    return DatasetSplits(train, test)
 
 
 def _file_names() -> list[str]:
@@ -67,6 +73,10 @@ def _split(folder: Path, split: str) -> ImageDataset:
         )
     if not len(labels) or labels.max() >= len(_CLASSES):
         raise UserError(f"{labels_path} must hold labels 0..{len(_CLASSES) - 1}: download the file of Fashion-MNIST again")
+    if len(missing := np.setdiff1d(np.arange(len(_CLASSES)), labels)):
+        raise UserError(f"{labels_path} has no image of class {missing[0]} ({_CLASSES[missing[0]]}): download it again")
+    if not images.size:
+        raise UserError(f"{images_path} holds images of {images.shape[1]}x{images.shape[2]} pixels: download it again")
     return ImageDataset(
         torch.from_numpy(images[:, None]), torch.from_numpy(labels.astype(np.int64)), _CLASSES, f"{_NAME}/{split}", mirror=True
     )

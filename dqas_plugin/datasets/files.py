@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -57,6 +58,8 @@ def image_files(root: Path, folder: Path) -> tuple[list[ImageFile], int]:
                 continue
             if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS:
                 status = _status(f"{parent}{os.sep}{name}")
+                if not stat.S_ISREG(status.st_mode):  # one waits for ever for a pipe, and devices do not end
+                    raise UserError(f"{parent}{os.sep}{name} is no regular file: remove it")
                 found.append(ImageFile(f"{relative}/{name}", status.st_size, status.st_mtime_ns))
             else:
                 others += 1

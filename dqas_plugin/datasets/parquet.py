@@ -8,8 +8,8 @@ or of images that this program wrote, holds soft labels.
 
 from __future__ import annotations
 
-import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from dqas_plugin.datasets.files import content_key, dataset_name
 from dqas_plugin.datasets.folder import TEST_NAMES
 from dqas_plugin.datasets.splits import check_size, require_every_class, stratified_test_mask
 from dqas_plugin.errors import UserError
+from dqas_plugin.untrusted import parsed_json, size_of
 
 if TYPE_CHECKING:
     from dqas_plugin.quantization.patch_files import PatchFormat, Rebuild
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "labels", "fine_label")
 """Usual names of a column of labels, the preferred one first."""
+_MOST_ROWS = 1  # for each byte of a file; an image takes 50 bytes at the very least, and equal ones are rare
 _SPLIT_NAME = re.compile(r"(train|test|validation|valid|val)(?![a-z])", re.IGNORECASE)
 
 
@@ -142,6 +144,7 @@ class _Written(NamedTuple):
     def open(path: Path) -> _Written:
         from dqas_plugin.quantization import patch_files  # it writes what is read here
 
+        size_of(path, "a parquet file")
         with _reading(path):
             record = patch_files.recorded(path)
             soft = bool(record) and patch_files.TARGETS in pq.read_schema(path).names
@@ -173,6 +176,10 @@ class _Table:
         with _reading(path):
             file = pq.ParquetFile(path)
             schema = file.schema_arrow
+            _ = schema.names  # a name that is no UTF-8 is known here, as damage
+        _check_rows(path, file.metadata.num_rows)
+        if doubled := [one for one, count in Counter(schema.names).items() if count > 1]:
+            raise UserError(f"{path} has {len(doubled)} names for several columns, such as '{doubled[0]}': rename one of them")
         image, label = "" if patches else _image_column(schema, path), _label_column(schema, path)
         with _reading(path):
             column = file.read(columns=[label]).column(0)
@@ -192,6 +199,13 @@ class _Table:
             )
         values = np.concatenate([one.flatten().to_numpy(zero_copy_only=False) for one in column.chunks])
         return values.reshape(-1, classes)
+
+
+def _check_rows(path: Path, rows: int) -> None:
+    """Refuse a file that repeats one row without end, which takes next to no room in it."""
+    most = path.stat().st_size * _MOST_ROWS
+    if rows > most:
+        raise UserError(f"{path} claims {rows:,} rows, more than images fit into it: it is damaged, or made to fill memory")
 
 
 @contextmanager
@@ -247,7 +261,7 @@ def _labels(column: pa.ChunkedArray, name: str, path: Path) -> IntArray:
 
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
     try:
-        names = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
+        names = parsed_json((schema.metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
     except (KeyError, TypeError, ValueError):  # no such entry, or one of another shape: names are optional
         return None
     return tuple(names) if isinstance(names, list) and all(isinstance(one, str) for one in names) else None

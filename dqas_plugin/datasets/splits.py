@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dqas_plugin.data import BoolArray, IntArray
+from dqas_plugin.data import BoolArray, IntArray, by_class
 from dqas_plugin.errors import UserError
 from dqas_plugin.seeding import generator
 
@@ -33,8 +33,7 @@ def stratified_test_mask(labels: IntArray, classes: Sequence[str], share: float,
     mask = np.zeros(len(labels), dtype=bool)
     if share == 0.0:
         return mask
-    for index, class_name in enumerate(classes):
-        members = np.flatnonzero(labels == index)
+    for index, (class_name, members) in enumerate(zip(classes, by_class(labels, len(classes)), strict=True)):
         if len(members) < 2:
             raise UserError(f"{name}: class '{class_name}' has {len(members)} images, too few to split; it needs at least 2")
         count = min(max(round(len(members) * share), 1), len(members) - 1)

@@ -16,6 +16,7 @@ image shape, patch size, patches kept, drop rate, and what rebuilds the images. 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -37,6 +38,7 @@ from dqas_plugin.datasets.files import file_digest
 from dqas_plugin.errors import UserError
 from dqas_plugin.models import Shape
 from dqas_plugin.quantization.patches import PatchedImages, patch_count
+from dqas_plugin.untrusted import parsed_json
 
 if TYPE_CHECKING:
     from dqas_plugin.quantization.mae import MaskedAutoencoder
@@ -45,6 +47,10 @@ KEY = b"dqas"
 """Entry of the schema's metadata."""
 
 _VERSION = 1
+_SMALL = 1 << 16  # pixels of an image, of which one patch may be enough
+_MOST_DROPPED = 64  # patches of a larger one for each that is there
+_AT_ONCE = 1 << 28  # bytes of images that are rebuilt at once
+_FACTOR = 1 << 31  # bytes of the equations of one image
 _LABEL = "label"
 TARGETS = "targets"
 """Column of soft labels."""
@@ -165,7 +171,7 @@ def recorded(path: Path) -> dict[str, Any]:
         pa.ArrowException, OSError: the file cannot be read.
     """
     try:
-        found = json.loads((pq.read_schema(path).metadata or {})[KEY])
+        found = parsed_json((pq.read_schema(path).metadata or {})[KEY])
     except (KeyError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -186,9 +192,9 @@ def patch_format(path: Path, record: Mapping[str, Any]) -> PatchFormat | None:
         texts = [None if record.get(one) is None else str(record[one]) for one in ("mae", "mae_digest")]
         rate = float(record["drop_rate"])
         found = PatchFormat((channels, height, width), int(record["size"]), int(record["kept"]), rate, *texts)
-        fits = (
-            channels in (1, 3) and 0 < height * width <= (Image.MAX_IMAGE_PIXELS or np.inf) and 0 < found.kept <= found.patches
-        )
+        fits = channels in (1, 3) and 0 < height * width <= (Image.MAX_IMAGE_PIXELS or np.inf)
+        fits = fits and 0 < found.kept <= found.patches and min(height, width) > 0
+        fits = fits and (height * width <= _SMALL or found.patches <= _MOST_DROPPED * found.kept)
     except (KeyError, TypeError, ValueError, OverflowError, UserError):
         fits = False
     if not fits:
@@ -225,7 +231,8 @@ def rebuilt(path: Path, kind: PatchFormat, rebuild: Rebuild) -> Iterator[list[En
         if name not in file.schema_arrow.names or not pa.types.is_binary(file.schema_arrow.field(name).type):
             raise UserError(f"{path} has no column '{name}' of bytes: write the file again")
     row = 0
-    for batch in file.iter_batches(BATCH, columns=["patches", "mask"]):
+    at_once = min(BATCH, max(1, _AT_ONCE // math.prod(kind.shape)))
+    for batch in file.iter_batches(at_once, columns=["patches", "mask"]):
         contents, masks = (batch.column(name).to_pylist() for name in ("patches", "mask"))
         mask = _masks(path, row, kind, masks)
         coded = _joined(path, row, contents, kind.kept * kind.shape[0] * kind.size**2, "patches")
@@ -262,6 +269,10 @@ def _masks(path: Path, row: int, kind: PatchFormat, masks: Sequence[bytes | None
     mask: BoolArray = np.unpackbits(packed, axis=1, count=kind.patches).astype(np.bool_)
     if len(wrong := np.flatnonzero(mask.sum(axis=1) != kind.kept)):
         raise UserError(f"{path} row {row + wrong[0]}: its mask does not name {kind.kept} patches; write the file again")
+    columns = kind.shape[2] // kind.size
+    missing = kind.size * (~mask).reshape(len(mask), -1, columns).sum(axis=2)  # pixels of each row of patches, [rows, …]
+    if len(wrong := np.flatnonzero(8 * kind.size * missing.sum(axis=1) * 2 * missing.max(axis=1, initial=0) > _FACTOR)):
+        raise UserError(f"{path} row {row + wrong[0]}: its patches are too few to rebuild the image from; load smaller images")
     return mask
 
 

@@ -28,14 +28,13 @@ from dqas_plugin.quantization.contact_sheet import contact_sheet
 from dqas_plugin.quantization.patch_files import Written, write_images, write_patches
 from dqas_plugin.quantization.patches import PatchedImages, describe_ratio
 from dqas_plugin.quantization.rebuilding import Rebuilt, rebuilt_dataset
-from dqas_plugin.quantization.settings import PatchSettings
+from dqas_plugin.quantization.settings import BINS_ON, PatchSettings
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.request import SelectionRequest
 from dqas_plugin.selection import Selection
 from dqas_plugin.trained_signals import trained_network
 
 PIPELINES = ("dqas", "dq")
-BINS_ON = ("reconstructed", "original")
 ALLOCATOR, REFINER = "adaptive", ADAPTIVE
 """Of DQAS."""
 

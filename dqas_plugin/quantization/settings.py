@@ -19,6 +19,7 @@ MAE_STEPS = 1000
 
 SCORES = ("grad-cam", "saliency")
 REBUILDS = ("harmonic", "mae")
+BINS_ON = ("reconstructed", "original")
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from dqas_plugin.data import IntArray
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.gradients import residuals_of
-from dqas_plugin.logistic import fit, mean_curvature, solve
-from dqas_plugin.losses import log_prior
+from dqas_plugin.logistic import NO_SPREAD, fit, mean_curvature, row_parts, solve
+from dqas_plugin.losses import log_prior, sample_losses
 
 _CHUNK = 8192  # samples of the pool that are looked at together
+_KEPT = 2**24  # logits of the pool that are kept rather than computed four times: 128 MB
 _TOLERANCE = 1e-3  # largest entry of the gradient where the fit stops; 1e-2 still gives the same order
 PRIORS = ("balanced", "empirical")
 
@@ -37,7 +37,7 @@ class Problem:
         labels: int64 ``[N]``, on the device of the features.
         num_classes: C.
         mean: float64 ``[d]``.
-        scale: float64, root of the mean squared distance of the selected from ``mean``.
+        scale: float64, root of the mean squared distance of the selected from ``mean``; of all, where the selected are alike.
         balanced: whether the class frequencies of what is selected are taken out of the loss.
     """
 
@@ -80,9 +80,8 @@ class Problem:
             raise UserError(f"labels must lie in 0..{classes - 1}, not {int(truth.min())}..{int(truth.max())}")
         centred = values[torch.from_numpy(chosen).to(values.device)].double()
         mean = centred.mean(0)
-        scale = (centred - mean).square().sum(1).mean().sqrt()
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # one sample, or identical ones
-        return Problem(values, truth, classes, mean, scale, prior == "balanced")
+        scale = _spread(centred, mean) or _spread(values, mean) or 1.0  # one sample, or identical ones; or all are
+        return Problem(values, truth, classes, mean, mean.new_tensor(scale), prior == "balanced")
 
     def rows(self, indices: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """Inputs of the last layer, ``[n, d + 1]``."""
@@ -136,15 +135,31 @@ class Fitted:
         return self.problem.labels[self.pool]
 
     @cached_property
-    def pool_logits(self) -> Tensor:
-        """As at test time, without the prior; float64 ``[r, C]``."""
+    def _kept_logits(self) -> Tensor | None:
+        if len(self.pool) * self.problem.num_classes > _KEPT:
+            return None
         weights = self.weights.to(self.problem.features.dtype)
         return torch.cat([(part @ weights).double() for _, part in self.blocks()])
 
-    @property
+    def pool_logits(self, rows: slice | Tensor, inputs: Tensor) -> Tensor:
+        """Of some of the pool, as at test time, without the prior; those of a large pool in many classes are not kept.
+
+        Args:
+            rows: where they are in the pool.
+            inputs: theirs, ``[b, d + 1]``.
+
+        Returns:
+            float64 ``[b, C]``.
+        """
+        if self._kept_logits is not None:
+            return self._kept_logits[rows]
+        return (inputs @ self.weights.to(inputs.dtype)).double()
+
+    @cached_property
     def pool_loss(self) -> float:
         """Expected error: the mean negative log-likelihood of the pool (Equation 6 with its minus sign)."""
-        return float(functional.cross_entropy(self.pool_logits, self.pool_labels))
+        losses = [sample_losses(self.pool_logits(rows, part), self.pool_labels[rows]) for rows, part in self.blocks()]
+        return float(torch.cat(losses).mean())
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -154,10 +169,10 @@ class Fitted:
     @cached_property
     def pool_gradient(self) -> Tensor:
         """Of the expected error in the weights, float64 ``[d + 1, C]``."""
-        residuals = residuals_of(self.pool_logits, self.pool_labels)
         total = torch.zeros_like(self.weights)
         for rows, part in self.blocks():
-            total += (part.T @ residuals[rows].to(part.dtype)).double()
+            residuals = residuals_of(self.pool_logits(rows, part), self.pool_labels[rows])
+            total += (part.T @ residuals.to(part.dtype)).double()
         return total / len(self.pool)
 
     @cached_property
@@ -175,14 +190,25 @@ class Fitted:
         """Change of the expected error by each class's log-prior to first order, float64 ``[C]``; 0 where there is none."""
         if not self.problem.balanced:
             return torch.zeros_like(self.prior)
-        along = self.inputs @ self.response
-        weighted = self.probabilities * along
-        return -(weighted - self.probabilities * weighted.sum(1, keepdim=True)).sum(0)
+        total = torch.zeros_like(self.prior)
+        for part in row_parts(*self.probabilities.shape):
+            chances = self.probabilities[part]
+            weighted = chances * (self.inputs[part] @ self.response)
+            total -= (weighted - chances * weighted.sum(1, keepdim=True)).sum(0)
+        return total
 
     @cached_property
     def counts(self) -> Tensor:
         """Samples of every class in S; none count as half a one, as in the prior. float64 ``[C]``."""
         return torch.bincount(self.labels, minlength=self.problem.num_classes).double().clamp_min(0.5)
+
+
+def _spread(rows: Tensor, mean: Tensor) -> float:
+    """Root of the mean squared distance from ``mean`` of rows ``[n, d]``; 0 where that is but their rounding."""
+    parts = rows.split(_CHUNK)
+    squares = torch.stack([(one.double() - mean).square().sum() for one in parts]).sum()
+    spread = float((squares / len(rows)).sqrt())
+    return spread if spread > NO_SPREAD * float(mean.norm()) else 0.0
 
 
 def positions(name: str, values: npt.ArrayLike, count: int) -> IntArray:

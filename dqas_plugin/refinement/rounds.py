@@ -237,7 +237,8 @@ def _round(fitted: Fitted, changes: Tensor, count: int, *, diversity: bool, stop
         return order[:count]
     shortlist = order[: _SHORTLIST * count]
     rows = torch.from_numpy(shortlist).to(fitted.pool.device)
-    residuals = residuals_of(fitted.pool_logits[rows] + fitted.prior, fitted.pool_labels[rows])
-    inputs = fitted.problem.rows(fitted.pool[rows], torch.float32)
+    candidates = fitted.problem.rows(fitted.pool[rows], fitted.problem.features.dtype)
+    residuals = residuals_of(fitted.pool_logits(rows, candidates) + fitted.prior, fitted.pool_labels[rows])
+    inputs = candidates.float()
     with single_threads():  # small products, one after the other
         return shortlist[diverse(inputs, residuals, changes[torch.from_numpy(shortlist)], count)]

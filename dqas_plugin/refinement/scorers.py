@@ -47,7 +47,8 @@ def expected_error_change(
 
     Args:
         features: float ``[N, d]``, of all samples. They are centred on the mean of the selected and divided by the root of
-            their mean squared distance from it; the bias is penalised like the weights.
+            their mean squared distance from it (of that of all samples, where the selected are alike); the bias is penalised
+            like the weights.
         labels: whole numbers ``[N]``.
         selected: indices ``[K]``, or a mask ``[N]``. The pool is everything else.
         l2: strength of the penalty ``l2 / 2 |W|^2`` beside the *sum* of the losses (:mod:`dqas_plugin.logistic`). None: that of
@@ -122,7 +123,7 @@ def _kap2nd(fitted: Fitted, exclude_self: bool) -> Tensor:
     grown = fitted.prior_response * torch.log((fitted.counts + 1).floor() / fitted.counts)
     found = []
     for rows, part in fitted.blocks():
-        labels, logits = fitted.pool_labels[rows], fitted.pool_logits[rows]
+        labels, logits = fitted.pool_labels[rows], fitted.pool_logits(rows, part)
         leverage, second = _forms(part, inverse), _forms(part, bending)
         trained = logits + fitted.prior
         step = damped(trained.softmax(1), residuals_of(trained, labels), leverage)
@@ -152,7 +153,7 @@ def _first_order(fitted: Fitted, direction: Tensor, exclude_self: bool, metric: 
     """``-<x' direction, r>``; in its own loss the candidate sees ``-x' metric x |r|^2``."""
     found = []
     for rows, part in fitted.blocks():
-        labels, logits = fitted.pool_labels[rows], fitted.pool_logits[rows]
+        labels, logits = fitted.pool_labels[rows], fitted.pool_logits(rows, part)
         residuals = residuals_of(logits + fitted.prior, labels)
         change = grown[labels] - ((part @ direction.to(part.dtype)).double() * residuals).sum(1)
         if exclude_self:
@@ -204,7 +205,7 @@ def _pool_curvature(fitted: Fitted) -> Tensor:
     """Mean Hessian of the pool's losses without its classes, float64 ``[d + 1, d + 1]``."""
     total = torch.zeros_like(fitted.curvature)
     for rows, part in fitted.blocks():
-        weight = (1 - fitted.pool_logits[rows].softmax(1).square().sum(1)).clamp_min_(0)
+        weight = (1 - fitted.pool_logits(rows, part).softmax(1).square().sum(1)).clamp_min_(0)
         total += (part.T @ (part * weight[:, None].to(part.dtype))).double()
     return total / (len(fitted.pool) * max(1, fitted.problem.num_classes - 1))
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
 from dqas_adapters.deepcore.checkout import Checkout
 from dqas_adapters.deepcore.mending import mended_methods
 from dqas_adapters.deepcore.networks import networks_of
 from dqas_adapters.deepcore.wrapper import PREFIX, Settings, adaptive, offered
-from dqas_adapters.foreign import array_parts
 from dqas_plugin.errors import UserError
 
 _OWN = "utils"  # the module beside main.py that it imports
@@ -127,10 +127,18 @@ def _readable_checkpoints() -> Iterator[None]:
     """``--resume`` reads its own checkpoints.
 
     torch.load reads tensors and plain values alone since torch 2.6; a checkpoint also has NumPy's indices, and a
-    ``SimpleNamespace`` of lists. Both are safe, and nothing else is let in.
+    ``SimpleNamespace`` of lists. Neither runs code, and nothing else is let in.
     """
-    with torch.serialization.safe_globals([*array_parts(), SimpleNamespace]):
+    with torch.serialization.safe_globals([*_array_parts(), SimpleNamespace]):
         yield
+
+
+def _array_parts() -> list[Any]:
+    """What a pickled NumPy array of numbers consists of, under its names in NumPy 1 and 2."""
+    core = np._core.multiarray  # type: ignore[attr-defined]
+    numbers = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
+    old = [(one, f"numpy.core.multiarray.{one.__name__}") for one in (core._reconstruct, core.scalar)]
+    return [core._reconstruct, core.scalar, np.ndarray, np.dtype, *dict.fromkeys(numbers), *old]
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from dqas_adapters.foreign import check_indices, read_torch, whole_numbers
 from dqas_plugin.data import ImageDataset, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.selection import Selection, WeightArray
+from dqas_plugin.untrusted import parsed_json
 
 RECORD = "dqas"
 """Key in ``subset`` under which our adaptive methods keep the provenance and a digest of the labels, as JSON."""
@@ -69,11 +69,7 @@ def labels_digest(labels: IntArray) -> str:
 
 def _checkpoint(path: Path) -> dict[str, Any]:
     """The dictionary in the file."""
-    import torch
-
-    # The recorder of losses is a SimpleNamespace: attributes and nothing more.
-    with torch.serialization.safe_globals([SimpleNamespace]):
-        found = read_torch(path, _WHAT)
+    found = read_torch(path, _WHAT, [SimpleNamespace])  # the recorder of losses: attributes and nothing more
     if not isinstance(found, dict) or not isinstance(found.get("subset"), dict) or "indices" not in found["subset"]:
         raise UserError(
             f"{path} is no DeepCore checkpoint: it has no 'subset' with 'indices'; name the .ckpt that main.py saved"
@@ -92,7 +88,7 @@ def _weights(subset: Mapping[str, Any], count: int, path: Path) -> WeightArray |
         raise UserError(
             f"{path}: subset['weights'] must be one number for each of the {count} indices, not {values.dtype} {values.shape}"
         )
-    if not (np.isfinite(values).all() and (values >= 0).all() and values.any()):
+    if not ((values >= 0) & (values <= np.finfo(np.float32).max)).all() or not values.any():
         raise UserError(f"{path}: subset['weights'] must be at least 0 and finite, and not all 0; get the file again")
     return values.astype(np.float32)
 
@@ -106,7 +102,7 @@ def _provenance(found: Mapping[str, Any], record: Mapping[str, Any], path: Path,
         told |= {"epochs": int(name["epochs"]), "fraction": _number(name["fraction"])}
     arguments = found.get("sel_args")
     if isinstance(arguments, dict):
-        told["sel_args"] = {str(key): _plain(value) for key, value in arguments.items()}
+        told["sel_args"] = {str(_plain(key)): _plain(value) for key, value in arguments.items()}
     for key in ("exp", "epoch", "best_acc1"):
         if isinstance(found.get(key), int | float):
             told[key] = _plain(found[key])
@@ -133,8 +129,8 @@ def _course(recorder: Any) -> dict[str, list[float | None]]:
 def _record(text: Any) -> dict[str, Any]:
     """Our own note, empty if there is none."""
     try:
-        found = json.loads(text) if isinstance(text, str) else {}
-    except (ValueError, RecursionError):
+        found = parsed_json(text) if isinstance(text, str) else {}
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 

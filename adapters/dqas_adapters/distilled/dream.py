@@ -6,7 +6,6 @@ stored image is a grid of f x f smaller ones, which are cut out and enlarged bef
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,11 +22,13 @@ from dqas_adapters.distilled.pixels import Scale, as_bytes, checked_values, norm
 from dqas_adapters.foreign import read_torch
 from dqas_plugin.data import DatasetSplits, IntArray
 from dqas_plugin.errors import UserError
+from dqas_plugin.untrusted import parsed_json, read_bytes
 
 _WHAT = "a set of DREAM"
 _REMEDY = "normalisation=NAME"
 _FOLDER = re.compile(r"_factor(\d{1,3})(_multi)?(?:_|$)")
-_LEAST_CELL = 4  # pixels; a factor that a file claims must not multiply images without end
+_LEAST_CELL = 4  # pixels
+_MOST = 8  # highest factor; what a file claims must not multiply images without end, and theirs are 2 to 5
 _LONGEST = 1 << 20  # bytes of args.txt; theirs is of about 3,000
 
 
@@ -163,13 +164,11 @@ def _stated(path: Path) -> Formation | None:
 
 def _of_arguments(path: Path) -> Formation:
     try:
-        if path.stat().st_size > _LONGEST:
-            raise ValueError(f"more than {_LONGEST:,} bytes")
-        arguments: Any = json.loads(path.read_text(encoding="utf-8"))
+        arguments: Any = parsed_json(read_bytes(path, _LONGEST))
         factor, kind = arguments["factor"], arguments.get("decode_type", "single")
         if not isinstance(factor, int):
             raise ValueError("factor is not a whole number")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} cannot be read as the arguments of DREAM ({error}): give factor= and decode=single or multi"
         ) from error
@@ -178,7 +177,7 @@ def _of_arguments(path: Path) -> Formation:
 
 def _check_formation(formation: Formation, images: Tensor, path: Path) -> None:
     height, width = images.shape[2:]
-    most = max(1, height // _LEAST_CELL)
+    most = max(1, min(_MOST, height // _LEAST_CELL))
     if not 1 <= formation.factor <= most:
         raise UserError(
             f"{path}: factor must be between 1 and {most}, so that cells of images of {height} pixels keep {_LEAST_CELL}, "

@@ -17,6 +17,7 @@ from dqas_adapters.distilled.normalisation import CONDENSATION, TRAJECTORIES, No
 from dqas_adapters.distilled.pixels import CHUNK
 from dqas_adapters.distilled.whitening import Whitening, whitening_of
 from dqas_adapters.record import origin, write_record
+from dqas_plugin.cache_entry import write_weights
 from dqas_plugin.data import DatasetSplits, ImageDataset
 from dqas_plugin.errors import UserError
 from dqas_plugin.lookup import load_dataset
@@ -66,8 +67,8 @@ def write(
         images, told = _normalised(data, _table(style), normalisation)
     soft = None if style == "dc-benchmark" else data.targets
     end = "_best" if style == "dc-benchmark" else ""
-    torch.save(images, out / f"images{end}.pt")
-    torch.save(data.labels if soft is None else _logits(soft), out / f"labels{end}.pt")
+    write_weights(images, out / f"images{end}.pt")
+    write_weights(data.labels if soft is None else _logits(soft), out / f"labels{end}.pt")
     record: dict[str, Any] = {
         **origin(splits.train),
         "classes": data.classes,

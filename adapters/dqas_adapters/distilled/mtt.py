@@ -25,6 +25,7 @@ from dqas_plugin.data import DatasetSplits
 from dqas_plugin.errors import UserError
 from dqas_plugin.lookup import load_dataset
 
+_FASTEST = 1e6  # no learning rate is higher; a whole number may be longer than any float
 _WHAT = "a set of MTT or DATM"
 _REMEDY = "zca_from=NAME (whitened: their usual choice for CIFAR) or normalisation=NAME"
 
@@ -140,6 +141,6 @@ def _learning_rate(path: Path) -> tuple[str, ...]:
         return ()
     value = read_torch(path, "a learning rate")
     number = value.detach().item() if isinstance(value, Tensor) and value.numel() == 1 else value
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number) or number <= 0:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf or number > _FASTEST:
         raise UserError(f"{path} must hold one positive number, the learning rate: mend it, or take it away")
     return (f"the learning rate learned for these images is {number:.4g} ({path.name})",)

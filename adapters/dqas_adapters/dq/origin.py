@@ -21,6 +21,7 @@ from dqas_adapters.record import RECORD, origin
 from dqas_plugin.data import ImageDataset, IntArray
 from dqas_plugin.datasets.files import file_digest
 from dqas_plugin.errors import UserError
+from dqas_plugin.untrusted import parsed_json, read_bytes
 
 _MOST = 1 << 22  # bytes of a sidecar
 _CHANCE = 0.25  # of what chance brings about: rounding gives less than half of it where there are enough of a class
@@ -86,10 +87,8 @@ def _sidecar(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():
             return {}
-        with path.open("rb") as file:
-            text = file.read(_MOST + 1)
-        meta = json.loads(text) if len(text) <= _MOST else None
-    except (OSError, ValueError, RecursionError) as error:
+        meta = parsed_json(read_bytes(path, _MOST))
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: remove it, or write the files beside it again") from error
     if not isinstance(meta, dict) or not isinstance(meta.get("files", {}), dict):
         raise UserError(f"{path} is damaged: remove it, or write the files beside it again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dqas_adapters.extras import HUGGING_FACE
 from dqas_adapters.hugging_face.reading import load
 from dqas_adapters.hugging_face.writing import write
 from dqas_plugin.hookspecs import hookimpl
@@ -20,4 +21,5 @@ def dqas_register_datasets(register: Callable[..., None]) -> None:
 @hookimpl
 def dqas_register_exporters(register: Callable[..., None]) -> None:
     """Register the writer."""
-    register("hf", write, title="a DatasetDict of Hugging Face's datasets, read back as hf:DIR (pip install dqas[huggingface])")
+    title = f"a DatasetDict of Hugging Face's datasets, read back as hf:DIR ({HUGGING_FACE.install})"
+    register("hf", write, title=title, ready=HUGGING_FACE.check)

@@ -7,8 +7,7 @@ and a stranger's JSON cannot ask for 10^12 class names, as it can of the package
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dqas_adapters.foreign import inside
+from dqas_adapters.hugging_face.stream import check_stream
 from dqas_plugin.data import IntArray
 from dqas_plugin.datasets.decode import BATCH, Encoded
 from dqas_plugin.datasets.parquet import LABEL_NAMES, holds_images
 from dqas_plugin.errors import UserError
+from dqas_plugin.untrusted import inside, parsed_json, read_bytes, size_of
 
 DICT, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 
@@ -41,8 +41,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_JSON:
             raise UserError(f"{path} has more than {_MAX_JSON:,} bytes, which no list of columns needs: get the dataset again")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = parsed_json(read_bytes(path, _MAX_JSON).decode())
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not whole JSON"
         raise UserError(f"{path} cannot be read ({reason}): save the dataset again, or get it again") from error
     if not isinstance(found, dict):
@@ -84,8 +84,11 @@ class Saved:
         if not names:
             raise UserError(f"{folder / STATE}: '_data_files' must be a list of file names; save the dataset again")
         files = tuple(inside(folder, one) for one in names)
+        for one in files:
+            size_of(one, "an Arrow file")
         with _reading(files[0]), pa.memory_map(str(files[0])) as file:
             schema = pa.ipc.open_stream(file).schema
+            _ = schema.names  # a name that is no UTF-8 is known here, as damage
         described = read_json(folder / INFO).get("features")
         features = described if isinstance(described, dict) else {}
         image = _image_column(folder, schema, features, image)
@@ -114,7 +117,7 @@ class Saved:
     def labels(self) -> IntArray:
         """The labels, int64 ``[N]``, none below 0."""
         parts, row = [], 0
-        for path, array in self._column(self.label):
+        for path, array in self._column(self.label, pa.types.is_integer):
             values: IntArray = (
                 array.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
             )  # a huge uint64 turns negative
@@ -133,7 +136,7 @@ class Saved:
     def images(self) -> Iterator[list[Encoded]]:
         """The encoded images, some at a time."""
         row = 0
-        for path, array in self._column(self.image):
+        for path, array in self._column(self.image, holds_images):
             at = array.type.get_field_index("bytes")
             for start in range(0, len(array), BATCH):
                 contents = array.slice(start, BATCH).flatten()[at].to_pylist()  # flatten: a null struct gives null bytes
@@ -151,7 +154,7 @@ class Saved:
     def targets(self, classes: int) -> npt.NDArray[np.float32]:
         """The soft labels, float32 ``[N, classes]``."""
         parts = []
-        for path, array in self._column(TARGETS):
+        for path, array in self._column(TARGETS, lambda _: True):
             kind = array.type
             listed = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
             flat = array.flatten() if listed else array  # leaves null rows out
@@ -160,19 +163,32 @@ class Saved:
                 raise UserError(
                     f"{path}: the column '{TARGETS}' must hold a list of {classes} numbers in every row, one a class"
                 )
-            parts.append(flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, classes))
+            with np.errstate(over="ignore"):  # infinity is no probability, and refused with what else is none
+                parts.append(flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, classes))
         return np.concatenate(parts)
 
-    def _column(self, name: str) -> Iterator[tuple[Path, Any]]:
+    def _column(self, name: str, fits: Callable[[pa.DataType], bool]) -> Iterator[tuple[Path, Any]]:
         """File and array of every record batch; each array is checked against what the file holds before it is used."""
         for path in self.files:
             with _reading(path), pa.memory_map(str(path)) as file:
-                for batch in pa.ipc.open_stream(file):
-                    if batch.schema.get_field_index(name) < 0:
-                        raise UserError(f"{path} has no column '{name}', as the dataset says it has: get it again")
-                    array = batch.column(name)
+                place = _place_of(path, pa.ipc.open_stream(file).schema, name, fits)
+                file.seek(0)
+                check_stream(file, path)
+                file.seek(0)
+                for batch in pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(included_fields=[place])):
+                    array = batch.column(0)
                     array.validate(full=True)
                     yield path, array
+
+
+def _place_of(path: Path, schema: pa.Schema, name: str, fits: Callable[[pa.DataType], bool]) -> int:
+    """Which column of a file has that name, and such a type as in the first file."""
+    place = int(schema.get_field_index(name))
+    if place < 0:
+        raise UserError(f"{path} has no column '{name}', as the dataset says it has: get it again")
+    if not fits(schema.types[place]):
+        raise UserError(f"{path}: the column '{name}' is {schema.types[place]}, other than the dataset says: get it again")
+    return place
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from dqas_adapters.extras import needed
+from dqas_adapters.extras import HUGGING_FACE
 from dqas_adapters.hugging_face.saved import TARGETS
 from dqas_adapters.record import origin, write_record
 from dqas_plugin.data import DatasetSplits, ImageDataset, IntArray, TrainOnly
@@ -37,7 +37,7 @@ def write(splits: DatasetSplits, selection: Selection | None, out: Path) -> None
     Raises:
         UserError: the package is not installed, the images have other channels, or nothing can be written there.
     """
-    datasets = needed("datasets", "the format 'hf' needs the package datasets", "dqas[huggingface]")
+    datasets = HUGGING_FACE.load()
     check_pictures(splits.train)
     indices = np.arange(len(splits.train)) if selection is None else selection.indices
     rows = {"train": _Rows(splits.train, indices, None if selection is None else selection.weights, splits.train.targets)}

@@ -6,7 +6,9 @@ Figures are matplotlib objects without pyplot: nothing of this process is change
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -59,6 +61,7 @@ _SETTINGS: dict[str, Any] = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "dqas",
     "savefig.dpi": 150,
+    "text.parse_math": False,  # a name may hold a dollar
 }
 _METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
@@ -126,9 +129,12 @@ def save(picture: Picture, path: Path) -> None:
         picture.drawn().savefig(temporary, format=ending[1:], metadata={**_METADATA[ending], **named})
 
 
-def _look() -> Any:
+@contextmanager
+def _look() -> Iterator[None]:
     """Inside, matplotlib's own defaults with ours on top; afterwards the settings are as before."""
-    return style.context(["default", _SETTINGS])
+    with style.context(["default", _SETTINGS]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands for it, as everybody can see
+        yield
 
 
 def caption(section: Section, rows: Iterable[Row], *more: str) -> str:

@@ -61,6 +61,9 @@ class _Contents:
         self.budgets = dict(sorted(known.items()))
         self.differences = self._differences()
         places = list(self.differences)
+        self.places: dict[int, list[Place]] = {}  # by budget
+        for one in places:
+            self.places.setdefault(one[1], []).append(one)
         self.corrected = dict(zip(places, holm([self.differences[one].p for one in places]), strict=True))
 
     def _differences(self) -> dict[Place, Difference]:
@@ -76,7 +79,7 @@ class _Contents:
         """What is shown of a budget."""
         heads = ["accuracy"]
         heads += ["paper"] if budget in self.printed else []
-        here = [place for place in self.differences if place[1] == budget]
+        here = self.places.get(budget, [])
         heads += [self.plan.head] if here else []
         return heads + (["p"] if any(self.corrected[place] is not None for place in here) else [])
 

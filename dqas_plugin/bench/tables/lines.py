@@ -54,15 +54,18 @@ class Line:
         rows = self.rows.values()
         return {self.name, self.method, *(row.name for row in rows), *(row.base for row in rows)}
 
-    def missing(self, budgets: Budgets, seeds: Iterable[int]) -> list[Cell]:
-        """The cells that would have to be made for these budgets and seeds."""
-        wanted = list(seeds)
-        return [
-            replace(self.cell, budget=budget, label=label, seed=seed)
-            for budget, label in budgets.items()
-            for seed in wanted
-            if budget not in self.rows or seed not in self.rows[budget].seeds
-        ]
+    def missing(self, budgets: Budgets, seeds: Sequence[int]) -> list[Cell]:
+        """A cell for each of these budgets where some of these seeds, ascending, have none: that of the last of them.
+
+        A command that makes it makes all seeds below it, too.
+        """
+        found = []
+        for budget, label in budgets.items():
+            there = set(self.rows[budget].seeds) if budget in self.rows else set()
+            last = next((seed for seed in reversed(seeds) if seed not in there), None)
+            if last is not None:
+                found.append(replace(self.cell, budget=budget, label=label, seed=last))
+        return found
 
 
 def lines_of(section: Section) -> list[Line]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from dqas_plugin.bench import render
 from dqas_plugin.bench.evidence import short_name
 from dqas_plugin.bench.paper import paper
 from dqas_plugin.bench.reproduce import RESULTS, commands
-from dqas_plugin.bench.statistics import ONE_SEED, Difference, Summary, holm, paired_difference, verdict
+from dqas_plugin.bench.statistics import ONE_SEED, Difference, Summary, holm, paired_difference, paired_differences, verdict
 from dqas_plugin.bench.table import Row, Section
 from dqas_plugin.bench.tables import wording
 from dqas_plugin.bench.tables.beside import about_paper, beside
-from dqas_plugin.bench.tables.lines import Line, budgets_of, lines_of, only
+from dqas_plugin.bench.tables.lines import Budgets, Line, budgets_of, lines_of, only
 from dqas_plugin.bench.tables.parts import Head, Table, Value
 
 _WIDE = 20  # classes from which on they stand below each other
@@ -60,7 +62,8 @@ def table_1(sections: Iterable[Section], results: Path | str = RESULTS, methods:
 def _table(section: Section, lines: Sequence[Line], results: Path | str) -> Table:
     budgets = budgets_of(section)
     changes = [one for line in lines if (one := _change(line)) is not None]
-    entries = [entry for line in lines for entry in _entries(section, line, lines, changes)]
+    best = {budget: _best(section, lines, budget) for budget in budgets}
+    entries = [entry for line in lines for entry in _entries(section, line, budgets, best, changes)]
     printed = _printed(section)
     rules = _rules(entries, several=len(budgets) > 1, printed=bool(printed))
     entries += printed
@@ -82,11 +85,12 @@ def _table(section: Section, lines: Sequence[Line], results: Path | str) -> Tabl
 # --- entries -----------------------------------------------------------------------------------------------------------------
 
 
-def _entries(section: Section, line: Line, lines: Sequence[Line], changes: Sequence[_Change]) -> list[_Entry]:
+def _entries(
+    section: Section, line: Line, budgets: Budgets, best: Mapping[int, list[set[str]]], changes: Sequence[_Change]
+) -> list[_Entry]:
     found = []
-    for budget, label in budgets_of(section).items():
-        row = line.rows.get(budget)
-        bold = _best(section, lines, budget)
+    for budget, label in budgets.items():
+        row, bold = line.rows.get(budget), best[budget]
         told = f"{label} ({budget:,})"
         if row is None or len(row.classes) != section.classes:
             blank = [wording.EMPTY] * section.classes
@@ -127,23 +131,21 @@ def _best(section: Section, lines: Sequence[Line], budget: int) -> list[set[str]
 
 
 def _change(line: Line) -> _Change | None:
-    rows = [line.rows[budget] for budget in sorted(line.rows) if line.rows[budget].class_scores]
+    rows = [line.rows[budget] for budget in sorted(line.rows) if line.rows[budget].seeds]
     if len(rows) < 2:
         return None
     first, last = rows[0], rows[-1]
-    count = min(len(first.classes), len(last.classes))
-    classes = [paired_difference(_of_class(last, place), _of_class(first, place)) for place in range(count)]
+    _, less, more = np.intersect1d(first.seeds, last.seeds, assume_unique=True, return_indices=True)
+    count = min(first.class_scores.shape[1], last.class_scores.shape[1])
+    classes = paired_differences(last.class_scores[more, :count] - first.class_scores[less, :count])
     return _Change(line, first, last, classes, paired_difference(_mean(last), _mean(first)))
 
 
-def _of_class(row: Row, place: int) -> dict[int, float]:
-    found = {seed: scores[place] for seed, scores in row.class_scores.items()}
-    return {seed: score for seed, score in found.items() if score is not None}
-
-
 def _mean(row: Row) -> dict[int, float]:
-    known = {seed: [one for one in scores if one is not None] for seed, scores in row.class_scores.items()}
-    return {seed: sum(scores) / len(scores) for seed, scores in known.items() if scores}
+    """Over the classes that have an accuracy, by seed."""
+    known = ~np.isnan(row.class_scores)
+    totals, counts = np.where(known, row.class_scores, 0.0).sum(axis=1), known.sum(axis=1)
+    return {seed: float(total / count) for seed, total, count in zip(row.seeds, totals, counts, strict=True) if count}
 
 
 def _printed(section: Section) -> list[_Entry]:

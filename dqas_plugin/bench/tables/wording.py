@@ -87,8 +87,10 @@ def best(values: Sequence[Summary | None]) -> list[bool]:
     """Which are the highest as they are shown; none where there is nothing to compare, or a single seed."""
     shown = [None if one is None else round(100 * one.mean, 1) for one in values]
     known = [one for one in shown if one is not None]
-    claimed = len(known) > 1 and min(one.n for one in values if one is not None) > 1
-    return [claimed and one is not None and one == max(known) for one in shown]
+    if len(known) < 2 or min(one.n for one in values if one is not None) < 2:
+        return [False] * len(shown)
+    highest = max(known)
+    return [one == highest for one in shown]
 
 
 def seeds_short(rows: Sequence[tuple[str, Row]], section: Section) -> list[str]:

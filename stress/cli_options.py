@@ -1,0 +1,65 @@
+"""Any options of any command, for as long as wanted; ``tests/test_cli_options.py`` tries some of them.
+
+    python stress/cli_options.py --minutes 30 [--command select]
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter, defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / one) for one in (".", "adapters", "cli", "tests")]
+
+from cli_values import command_lines, leaves, place, run
+from hypothesis import HealthCheck, Phase, given, settings
+
+from dqas_cli.main import cli
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--command", action="append", help="only this one; may be repeated")
+    asked = parser.parse_args()
+    warnings.simplefilter("error")
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    defects: dict[str, str] = {}
+    until = time.monotonic() + 60 * asked.minutes
+    commands = [one for one in leaves(cli) if not asked.command or one[0][0] in asked.command]
+    with tempfile.TemporaryDirectory() as name, place(Path(name)):
+        while time.monotonic() < until:
+            for path, command in commands:
+
+                @settings(max_examples=100, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+                @given(command_lines(command))
+                def some(arguments: list[str], path: tuple[str, ...] = path) -> None:
+                    line = [*path, *arguments]
+                    started = time.monotonic()
+                    try:
+                        result = run(cli, line, Path(name))
+                    except AssertionError as error:
+                        counts[path[0]]["defect"] += 1
+                        text = str(error)
+                        defects.setdefault(re.sub(r"'[^']*'|\\d+|/\\S+", "…", text)[-120:], text)
+                    else:
+                        counts[path[0]]["done" if result.exit_code == 0 else "refused"] += 1
+                    if time.monotonic() - started > 20:
+                        defects.setdefault(f"slow {path}", f"slow: {line}")
+
+                some()
+    print(f"{'command':<12}{'lines':>10}{'done':>10}{'refused':>10}{'defects':>10}")
+    for command, found in sorted(counts.items()):
+        print(f"{command:<12}{found.total():>10,}{found['done']:>10,}{found['refused']:>10,}{found['defect']:>10,}")
+    for one in defects.values():
+        print(one[:700])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,458 @@
+"""Full disks, folders that can only be read, damaged files, and want of memory: a sentence, and nothing that is whole is lost."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import small_disk
+import toy_grid
+from dqas_cli.main import cli
+from dqas_plugin import cache_entry
+from dqas_plugin.bench import Steps, Store, run
+from dqas_plugin.bench.cell import Task
+from dqas_plugin.bench.executors import local
+from dqas_plugin.cache_entry import ArrayFile, cached_entry, map_array, write_weights
+from dqas_plugin.errors import OutOfMemoryError, UserError, out_of_memory
+from dqas_plugin.paths import new_folder
+from dqas_plugin.selection import Selection
+from evidence_problem import stored, toy_cells
+from one_line import check
+
+LARGE = 1 << 20  # bytes of the arrays here, where "large" means more than 1,000
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files whose content is hashed."""
+    names: list[str] = []
+    really = cache_entry._hash
+    monkeypatch.setattr(cache_entry, "_SMALL", 1000)
+    monkeypatch.setattr(cache_entry, "_hash", lambda file: (names.append(file.name), really(file))[1])
+    return names
+
+
+class Entry:
+    """A cache entry of a large array and of a few numbers; counts how often it is built."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.built = folder / "entry", 0
+
+    def open(self) -> float:
+        return cached_entry(self.path, "the toy", self.fill, self.read)
+
+    def fill(self, folder: Path) -> dict[str, Any]:
+        self.built += 1
+        with ArrayFile(folder / "values.npy", (LARGE // 4,), np.float32) as file:
+            file.write(np.ones(LARGE // 4))
+        write_weights({"a": torch.arange(5)}, folder / "network.pt")
+        return {"more": 0.5}
+
+    def read(self, folder: Path, meta: dict[str, Any]) -> float:
+        return float(map_array(folder / "values.npy").sum()) + float(meta["more"])
+
+
+VALUE = LARGE // 4 + 0.5
+
+
+def flip(file: Path, place: int) -> None:
+    """Change one bit, and nothing else that can be told from outside but the time of the last change of the file's record."""
+    before = file.stat()
+    with file.open("r+b") as content:
+        content.seek(place)
+        old = content.read(1)
+        content.seek(place)
+        content.write(bytes([old[0] ^ 1]))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_large_files_are_verified_when_they_were_touched(tmp_path: Path, hashed: list[str]) -> None:
+    entry = Entry(tmp_path)
+    assert [entry.open(), entry.open()] == [VALUE, VALUE]
+    hashed.clear()
+    assert entry.open() == VALUE
+    assert "values.npy" not in hashed
+    assert "meta.json" in hashed
+    flip(entry.path / "values.npy", LARGE // 2)
+    assert entry.open() == VALUE
+    assert entry.built == 2
+
+
+@pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="Linux")
+def test_large_files_are_verified_after_a_start_of_the_machine(
+    tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And for every machine that shares the cache once."""
+    entry, boots = Entry(tmp_path), [tmp_path / "one", tmp_path / "two"]
+    for number, boot in enumerate(boots):
+        boot.write_text(f"{number}\n")
+    seen = []
+    for boot in (boots[0], boots[1], boots[0], boots[1]):
+        monkeypatch.setattr(cache_entry, "_BOOT", boot)
+        hashed.clear()
+        entry.open()
+        seen.append("values.npy" in hashed)
+    assert seen == [True, True, False, False]  # the first is the building
+    assert entry.built == 1
+
+
+@pytest.mark.parametrize("way", ["a file", "a dangling link", "an empty folder", "no checksums", "meta a folder", "one more"])
+def test_an_entry_that_is_something_else(tmp_path: Path, caplog: pytest.LogCaptureFixture, way: str) -> None:
+    entry = Entry(tmp_path)
+    if way in ("no checksums", "meta a folder", "one more"):
+        entry.open()
+        file = entry.path / {"no checksums": "checksums.txt", "meta a folder": "meta.json", "one more": "more"}[way]
+        file.unlink(missing_ok=True)
+        if way == "meta a folder":
+            file.mkdir()
+        elif way == "one more":
+            file.touch()
+    elif way == "a file":
+        entry.path.touch()
+    elif way == "a dangling link":
+        entry.path.symlink_to(tmp_path / "nothing")
+    else:
+        entry.path.mkdir()
+    entry.built = 0
+    with caplog.at_level(logging.WARNING):
+        assert [entry.open(), entry.open()] == [VALUE, VALUE]
+    assert entry.built == 1
+    assert caplog.text.count("the cache entry of the toy is damaged") == 1
+    assert not entry.path.is_symlink()
+
+
+def test_what_cannot_be_read_now_is_not_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = Entry(tmp_path)
+    entry.open()
+
+    def failing(number: int) -> Callable[[Path], object]:
+        def fail(_: Path) -> object:
+            raise OSError(number, os.strerror(number))
+
+        return fail
+
+    monkeypatch.setattr(f"{__name__}.map_array", failing(errno.EACCES))
+    with pytest.raises(UserError, match=r"cannot read the cache entry .*entry of the toy \(Permission denied\).*DQAS_CACHE"):
+        entry.open()
+    monkeypatch.setattr(f"{__name__}.map_array", failing(errno.ENOMEM))
+    with pytest.raises(OSError, match="Cannot allocate"):
+        entry.open()
+    monkeypatch.undo()
+    assert entry.open() == VALUE
+    assert entry.built == 1
+
+
+@pytest.mark.skipif(shutil.which("b2sum") is None, reason="no b2sum")
+def test_others_can_verify_an_entry(tmp_path: Path) -> None:
+    entry = Entry(tmp_path)
+    entry.open()
+    command = ["b2sum", "--length=128", "--check", "checksums.txt"]
+    assert subprocess.run(command, cwd=entry.path, capture_output=True, check=False).returncode == 0
+    flip(entry.path / "values.npy", 5000)
+    assert subprocess.run(command, cwd=entry.path, capture_output=True, check=False).returncode == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions")
+def test_others_may_read_what_is_kept(tmp_path: Path) -> None:
+    """As the user's settings have it; folders that only their maker can read are of no use in a shared cache."""
+    before = os.umask(0o022)
+    try:
+        entry = Entry(tmp_path)
+        entry.open()
+        with new_folder(tmp_path / "new"):
+            pass
+    finally:
+        os.umask(before)
+    assert [oct(one.stat().st_mode & 0o777) for one in (entry.path, tmp_path / "new")] == ["0o755", "0o755"]
+
+
+# --- a full disk --------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def full(kind: str, folder: Path) -> Iterator[Path]:
+    """A folder in which 30,000 bytes have room, but not more."""
+    if kind == "disk":
+        with small_disk.mounted(folder, 32) as disk:
+            yield disk
+    else:
+        folder.mkdir()
+        with small_disk.limited(30_000):
+            yield folder
+
+
+@pytest.mark.parametrize("kind", ["disk", "limit"])
+def test_a_full_disk_for_the_cache(tmp_path: Path, kind: str) -> None:
+    """Whatever is written: arrays, weights, metadata; nothing half-written stays."""
+    written: list[Callable[[Path], object]] = [
+        lambda folder: Entry(folder).fill(folder),
+        lambda folder: write_weights({"a": torch.zeros(100_000)}, folder / "network.pt"),
+        lambda folder: np.save(folder / "a.npy", np.zeros(100_000)),
+        lambda _: None,
+    ]
+    with full(kind, tmp_path / "full") as folder:
+        for number, write in enumerate(written):
+
+            def fill(whole: Path, write: Callable[[Path], object] = write) -> dict[str, Any]:
+                write(whole)
+                return {"filling": "x" * 100_000}
+
+            with pytest.raises(UserError, match=r"cannot write the cache of the toy in .*DQAS_CACHE"):
+                cached_entry(folder / str(number), "the toy", fill, lambda *_: None)
+        assert [one.name for one in folder.iterdir() if not one.name.endswith(".lock")] == []
+        assert cached_entry(folder / "small", "the toy", lambda _: {"a": 1}, lambda _, meta: meta["a"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["disk", "limit"])
+def test_a_full_disk_for_the_results(tmp_path: Path, kind: str) -> None:
+    """Some cells are kept, then a sentence; with room again the same call finishes, and does nothing twice."""
+    trained: list[str] = []
+
+    def train(task: Task) -> dict[str, Any]:
+        trained.append(task.cell.key)
+        return toy_grid.train(task) | {"versions": {"filling": "x" * 2000}}
+
+    def go(folder: Path) -> Any:
+        steps = Steps(toy_grid.prepare, toy_grid.select, toy_grid.read_selection, train)
+        return run(toy_grid.cells(), folder, jobs=1, steps=steps, finished=lambda *_: None)
+
+    (tmp_path / "whole").mkdir()
+    with small_disk.mounted(tmp_path / "full", 290) if kind == "disk" else small_disk.limited(200_000):
+        results = tmp_path / "full"
+        with pytest.raises(UserError, match=r"cannot write .*(full|I/O|No space|too large).*(make room|choose another)"):
+            go(results)
+        kept = len(trained)
+        shutil.copytree(results, tmp_path / "whole", dirs_exist_ok=True)
+    with Store(tmp_path / "whole") as store:
+        finished = len(list(store.cells()))
+    outcome = go(tmp_path / "whole")
+    assert len(outcome.results) == 18
+    assert 0 <= kept - finished <= 1  # the one that could not be written
+    assert len(trained) == 18 + kept - finished
+    assert finished == outcome.stored
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with results made by hand; not to be changed."""
+    return stored(tmp_path_factory.mktemp("results"), toy_cells())
+
+
+@pytest.mark.parametrize("command", ["table 2 --out t.md", "figure curves --out f.png", "figure curves --out f.pdf", "report"])
+def test_a_full_disk_for_what_is_shown(tmp_path: Path, results: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence; the file that was there stays as it was."""
+    monkeypatch.chdir(tmp_path)
+    name = command.split()[-1] if "--out" in command else "report.html"
+    Path(name).write_text("old")
+    call = [*command.split(), "--results", str(results)]
+    with small_disk.limited(100):
+        result = CliRunner().invoke(cli, call)
+    assert result.exit_code == 2, result.output
+    check(result.stderr, "cannot write", name)
+    assert [one.name for one in tmp_path.iterdir()] == [name]
+    assert Path(name).read_text() == "old"
+    assert CliRunner().invoke(cli, call).exit_code == 0
+
+
+def test_a_full_disk_for_a_selection_and_a_folder(tmp_path: Path) -> None:
+    chosen = Selection(np.arange(1000), np.array([1000]))
+    with small_disk.limited(2000):
+        with pytest.raises(UserError, match=r"cannot write .*s\.npz"):
+            chosen.save(tmp_path / "s.npz")
+        with pytest.raises(UserError, match="cannot write .*new"), new_folder(tmp_path / "new") as folder:
+            write_weights(torch.zeros(1000), folder / "a.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- a folder that can only be read -------------------------------------------------------------------------------------------
+
+
+def show(results: Path, out: Path) -> None:
+    for command in (["table", "2"], ["figure", "curves", "--out", f"{out}/f.png"], ["report", "--out", f"{out}/r.html"]):
+        result = CliRunner().invoke(cli, [*command, "--results", str(results)])
+        assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize("left", ["nothing", "a log", "a log and its index"])
+def test_results_that_can_only_be_read_are_shown(tmp_path: Path, results: Path, left: str) -> None:
+    """Those of a run that ended too, and of one that was killed: with all that it had written."""
+    with small_disk.mounted(tmp_path / "disk", 2000) as disk:
+        shutil.copytree(results, disk, dirs_exist_ok=True)
+        if left != "nothing":
+            child = os.fork()
+            if child == 0:  # only SQLite, no threads
+                store = Store(disk)
+                store.add_training({"last": 1}, {"last": 1})
+                os._exit(9)
+            os.waitpid(child, 0)
+            if left == "a log":
+                (disk / "results.sqlite-shm").unlink()
+            assert (disk / "results.sqlite-wal").stat().st_size > 0
+        small_disk.make_readonly(disk)
+        show(disk, tmp_path)
+        with Store.existing(disk) as store:
+            assert store.training({"last": 1}) == (None if left == "nothing" else {"last": 1})
+        with pytest.raises(UserError, match="cannot write"):
+            Store(disk)
+        result = CliRunner().invoke(cli, ["bench", "--results", str(disk), "--method", "random"])
+        assert result.exit_code == 2
+        check(result.stderr, "cannot write", str(disk))
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="for root every folder can be written")
+def test_a_folder_without_permission_to_write_is_shown(tmp_path: Path, results: Path) -> None:
+    folder = Path(shutil.copytree(results, tmp_path / "closed"))
+    for one in folder.iterdir():
+        one.chmod(0o444)
+    folder.chmod(0o555)
+    try:
+        show(folder, tmp_path)
+    finally:
+        folder.chmod(0o755)
+
+
+def test_a_cache_that_can_only_be_read_serves(tmp_path: Path) -> None:
+    with small_disk.mounted(tmp_path / "disk", 8000) as disk:
+        entry = Entry(disk)
+        entry.open()
+        shutil.rmtree(disk / "entry" / "verified.txt", ignore_errors=True)
+        small_disk.make_readonly(disk)
+        assert entry.open() == VALUE
+        with pytest.raises(UserError, match=r"cannot write the cache of the toy.*Read-only.*set DQAS_CACHE"):
+            cached_entry(disk / "other", "the toy", entry.fill, entry.read)
+
+
+# --- a file of results that is damaged ----------------------------------------------------------------------------------------
+
+
+def test_a_damaged_file_of_results_is_a_sentence(tmp_path: Path, results: Path) -> None:
+    """Cut at any place, or overwritten with zeros or noise at any: never a traceback, and never other figures of a cell."""
+    with Store.existing(results) as store:
+        expected = {cell.key: result for cell, result in store.cells()}
+    content, draws = (results / "results.sqlite").read_bytes(), random.Random(1)
+    told = {"refused": 0, "served": 0}
+    for number in range(60):
+        place, folder = draws.randrange(1, len(content)), tmp_path / str(number)
+        other = bytes(512) if number % 3 else draws.randbytes(512)
+        changed = content[:place] if number % 2 else content[:place] + other + content[place + 512 :]
+        folder.mkdir()
+        (folder / "results.sqlite").write_bytes(changed[: len(content)])
+        try:
+            for reading in (True, False):
+                with Store(folder, reading=reading) as store:
+                    found = {cell.key: result for cell, result in store.cells()}
+                    store.add_training({"number": number}, {}) if not reading else None
+                    assert number % 2 == 0 or found == expected
+            told["served"] += 1
+        except UserError as error:
+            assert str(folder / "results.sqlite") in str(error) or "has no results" in str(error)
+            told["refused"] += 1
+    assert told["refused"] > 30
+
+
+def test_what_a_damaged_file_of_results_is_told_on_the_command_line(tmp_path: Path, results: Path) -> None:
+    folder = Path(shutil.copytree(results, tmp_path / "results"))
+    file = folder / "results.sqlite"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    for command in (["table", "2"], ["report", "--out", f"{tmp_path}/r.html"], ["bench", "--method", "random", "--jobs", "1"]):
+        result = CliRunner().invoke(cli, [*command, "--results", str(folder)])
+        assert result.exit_code == 2, result.output
+        check(result.stderr, f"{file} is damaged", "move it away", ".recover")
+
+
+def test_a_log_that_was_cut_loses_the_last_rows_alone(tmp_path: Path) -> None:
+    """And they are then measured again."""
+    cells = toy_grid.cells()
+    child = os.fork()
+    if child == 0:  # only files, no threads
+        run(cells, tmp_path, jobs=1, steps=toy_grid.STEPS, finished=lambda cell, _: cell == cells[9] and os._exit(9))
+        os._exit(0)
+    assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 9
+    log = tmp_path / "results.sqlite-wal"
+    log.write_bytes(log.read_bytes()[: -log.stat().st_size // 5])
+    outcome = run(cells, tmp_path, jobs=1, steps=toy_grid.STEPS, finished=lambda *_: None)
+    assert len(outcome.results) == 18
+    assert 0 < outcome.stored < 10
+
+
+def test_a_commit_is_on_the_disk(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        assert store._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        store.add_training({"a": 1}, {})
+        assert sqlite3.connect(tmp_path / "results.sqlite").execute("SELECT count(*) FROM trainings").fetchone() == (1,)
+
+
+# --- want of memory -----------------------------------------------------------------------------------------------------------
+
+
+def starved(kind: str) -> str:
+    """Asks for far more memory than is allowed."""
+    with small_disk.little_memory(200 << 20):
+        if kind == "torch":
+            torch.zeros(1 << 33)
+        elif kind == "numpy":
+            np.zeros(1 << 33)
+        elif kind == "python":
+            bytearray(1 << 36)
+        elif kind == "map":
+            np.memmap("/dev/zero", mode="r", shape=(1 << 36,))
+    return "enough"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory")
+def test_want_of_memory_is_a_sentence() -> None:
+    kinds = ["torch", "numpy", "python", "map", "nothing"]
+    with local(1) as pool:
+        outcomes = dict(pool.run(starved, kinds))
+    assert outcomes.pop("nothing") == "enough"
+    for kind, outcome in outcomes.items():
+        assert isinstance(outcome, OutOfMemoryError), kind
+        assert str(outcome).startswith("memory ran out"), kind
+        assert "use fewer --jobs" in str(outcome)
+        assert "alloc_cpu.cpp" not in str(outcome)
+        assert "in starved" in outcome.__notes__[0]
+
+
+def test_what_is_want_of_memory() -> None:
+    assert out_of_memory(MemoryError())
+    assert out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert not out_of_memory(RuntimeError("shapes differ"))
+    assert not out_of_memory(OSError(errno.ENOSPC, "No space left on device"))
+    try:
+        raise UserError("the weights cannot be read") from MemoryError()
+    except UserError as error:
+        assert out_of_memory(error)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory")
+def test_a_cell_without_memory_fails_alone(tmp_path: Path) -> None:
+    cells = toy_grid.cells()[:4]
+
+    def train(task: Task) -> dict[str, Any]:
+        if task.cell == cells[1]:
+            starved("torch")
+        return toy_grid.train(task)
+
+    steps = Steps(toy_grid.prepare, toy_grid.select, toy_grid.read_selection, train)
+    outcome = run(cells, tmp_path, jobs=1, steps=steps, finished=lambda *_: None)
+    [failure] = outcome.failures
+    assert str(failure).startswith(f"{failure.name} failed: OutOfMemoryError: memory ran out (")
+    assert len(outcome.results) == 3
+    again = run(cells, tmp_path, jobs=1, steps=toy_grid.STEPS, finished=lambda *_: None)
+    assert (len(again.results), again.stored, again.trainings, again.failures) == (4, 3, 1, [])
