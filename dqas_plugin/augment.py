@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dqas_plugin.data import at_once
+
 _CHUNK = 1024  # images handled at once: the index table is int64, eight times the size of one channel
+_PIXELS = 2**24  # of all of them: 128 MB of indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +61,9 @@ def shift(images: Tensor, shifts: Shifts) -> Tensor:
     """
     result = torch.empty_like(images, memory_format=torch.contiguous_format)
     count, channels, height, width = images.shape
-    for start in range(0, count, _CHUNK):
-        part = slice(start, min(start + _CHUNK, count))
+    step = at_once((height, width), _CHUNK, _PIXELS)
+    for start in range(0, count, step):
+        part = slice(start, min(start + step, count))
         pixels = _source_pixels(shifts, part, height, width).to(images.device)  # (b, H * W)
         index = pixels[:, None, :].expand(-1, channels, -1)  # (b, C, H * W), channels share it
         moved = images[part].reshape(-1, channels, height * width).gather(2, index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -130,6 +131,11 @@ def by_class(labels: IntArray, num_classes: int) -> list[IntArray]:
     """Where each class is in ``labels`` ``[N]``, ascending, int64; one sort, however many classes there are."""
     order = np.argsort(labels, kind="stable").astype(np.int64)
     return np.split(order, np.cumsum(np.bincount(labels, minlength=num_classes))[:-1])
+
+
+def at_once(shape: Sequence[int], most: int, numbers: int) -> int:
+    """How many images of a shape to handle together: ``most`` of usual ones, fewer where they would be more numbers."""
+    return max(1, min(most, numbers // max(1, math.prod(shape))))
 
 
 def _check_targets(targets: Tensor, count: int, classes: int, name: str) -> None:

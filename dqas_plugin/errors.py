@@ -33,6 +33,8 @@ class OutOfMemoryError(DqasError):
     @staticmethod
     def of(error: BaseException) -> OutOfMemoryError:
         """What the error says, as a sentence with a remedy."""
+        if isinstance(error, OutOfMemoryError):
+            return error
         said = _PLACE.sub("", str(error).strip().partition("\n")[0]).rstrip(".")
         return OutOfMemoryError(f"memory ran out{f' ({said})' if said else ''}: use fewer --jobs, or a larger machine")
 
@@ -41,7 +43,7 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether memory was wanting, in the words of Python, the system, NumPy, or torch; or that is what the error came of."""
     found: BaseException | None = error
     while found is not None:
-        if isinstance(found, MemoryError) or (isinstance(found, OSError) and found.errno == errno.ENOMEM):
+        if isinstance(found, MemoryError | OutOfMemoryError) or (isinstance(found, OSError) and found.errno == errno.ENOMEM):
             return True
         if isinstance(found, RuntimeError) and any(words in str(found).lower() for words in _NO_MEMORY):
             return True

@@ -96,6 +96,8 @@ def part_folder(target: Path) -> Iterator[Path]:
 
 def settle(path: Path) -> None:
     """Wait until a file, or a folder with all that is in it, is on the disk and would outlast a power cut."""
+    if path.is_symlink():
+        return
     if path.is_dir():
         for one in path.iterdir():
             settle(one)

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from dqas_plugin.cache_entry import cached_entry
+from dqas_plugin.data import at_once
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.models import Network, Shape
 from dqas_plugin.paths import cache_folder
@@ -29,7 +30,7 @@ Build = Callable[[Shape, int], Network]
 WORTHWHILE = 1.1
 """How many times faster than fp32 bf16 must be to be used."""
 
-_PROBE_BATCH = 32
+_PROBE_BATCH, _PROBE_PIXELS = 32, 2**21  # fewer images from 257 px on
 _PROBE_SECONDS = 0.3  # many rounds of a step of a millisecond, one of a step of a second
 _FINE_CLOCK = time.get_clock_info("thread_time").resolution < 1e-4  # not on Windows
 _HOPELESS = 4.0  # emulated bf16 is slower by far: then two steps are enough to know
@@ -136,8 +137,9 @@ def _probe(network: Network, image_shape: Shape) -> float:
     """Time of a training step in fp32 over that in bf16, on one thread of the CPU: the best of a few, taken in turn."""
     network.to(memory_format=torch.channels_last).train()
     channels, height, width = image_shape
-    pixels = torch.rand(_PROBE_BATCH, height, width, channels).permute(0, 3, 1, 2)
-    labels = torch.arange(_PROBE_BATCH) % network.head.out_features
+    count = at_once((height, width), _PROBE_BATCH, _PROBE_PIXELS)
+    pixels = torch.rand(count, height, width, channels).permute(0, 3, 1, 2)
+    labels = torch.arange(count) % network.head.out_features
     with _one_thread():
         first = [_step_seconds(network, pixels, labels, kind) for kind in ("fp32", "bf16")]
         if first[1] > _HOPELESS * first[0]:

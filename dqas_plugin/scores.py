@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,8 +41,16 @@ def class_scores(logits: Tensor, labels: Tensor, num_classes: int) -> ClassScore
 
     Logits that are not finite are no answer, so never right (the arg max of NaN would be class 0).
     """
+    return scores_of_parts([(logits, labels)], num_classes)
+
+
+def scores_of_parts(parts: Iterable[tuple[Tensor, Tensor]], num_classes: int) -> ClassScores:
+    """The same of logits ``[b, C]`` and labels ``[b]`` that come in parts, as they are too many for the memory at once."""
+    found = [
+        (labels, (logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1), sample_losses(logits, labels))
+        for logits, labels in parts
+    ]
+    labels, hits, losses = (torch.cat(one) for one in zip(*found, strict=True))
     sizes = torch.bincount(labels, minlength=num_classes).double()
-    hits = ((logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1)).double()
-    losses = sample_losses(logits, labels)
-    accuracy, loss = (torch.bincount(labels, one, minlength=num_classes) / sizes for one in (hits, losses))
+    accuracy, loss = (torch.bincount(labels, one, minlength=num_classes) / sizes for one in (hits.double(), losses))
     return ClassScores(accuracy=accuracy.numpy(), loss=loss.numpy())

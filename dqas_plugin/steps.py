@@ -19,7 +19,7 @@ from dqas_plugin.doubts import blind_method, blind_probe
 from dqas_plugin.errors import PluginError, UserError, unknown_name
 from dqas_plugin.lookup import RankingFile, resolve_method, resolve_model
 from dqas_plugin.plugins import announce_epoch, check_options, plugins
-from dqas_plugin.proxy import HeldOut, even_draw, probe_evaluator, training_evaluator
+from dqas_plugin.proxy import LARGE, HeldOut, even_draw, probe_evaluator, training_evaluator
 from dqas_plugin.ranking import as_selector, check_memory, rank
 from dqas_plugin.ready import ranking_of, within
 from dqas_plugin.refining import Refinement, drawn_evenly
@@ -238,7 +238,8 @@ class Steps:
         """The user's, and ``effort`` to match the proxy for an allocator that can spare expensive evaluations."""
         options = dict(self.request.allocator_options)
         if "effort" in self.allocator.options:
-            options.setdefault("effort", self.request.proxy)
+            large = self.request.budget * self.request.data.num_classes > LARGE
+            options.setdefault("effort", "train" if large else self.request.proxy)
         return options
 
     def _evaluator(self, ranking: Ranking, even: IntArray) -> tuple[Evaluate, float]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dqas_plugin.augment import draw_shifts, shift
-from dqas_plugin.data import ImageDataset
+from dqas_plugin.data import ImageDataset, at_once
 from dqas_plugin.errors import NotFiniteError, UserError
 from dqas_plugin.losses import log_prior, sample_weights, training_loss
 from dqas_plugin.models import Network
@@ -30,7 +30,8 @@ from dqas_plugin.scores import ClassScores, class_scores
 from dqas_plugin.seeding import derive, torch_generator
 from dqas_plugin.soundness import check_finite, unsound_rows
 
-_BLOCK = 8192  # images augmented at once: 25 MB at 32 px
+_BLOCK, _BLOCK_NUMBERS = 8192, 2**28  # images augmented at once: 25 MB at 32 px, 256 MB from 105 px on
+_EVALUATED, _EVALUATED_PIXELS = 1000, 2**22  # images evaluated at once; from 65 px on fewer, since a network keeps more of each
 _REPORTS = 100  # at most so many reports a training, besides the evaluations
 _COMPILE_STEPS = 5000  # compilation takes about a minute, which a shorter training does not win back
 
@@ -137,7 +138,7 @@ def evaluate(
     *,
     device: torch.device | str | None = None,
     precision: str = "fp32",
-    batch: int = 1000,
+    batch: int | None = None,
 ) -> ClassScores:
     """Accuracy and mean negative log-likelihood of the plain logits, per class; NaN for a class without images.
 
@@ -146,7 +147,7 @@ def evaluate(
         data: labelled images; soft labels are not looked at.
         device: where to compute; default: where the network is.
         precision: ``fp32`` or ``bf16``.
-        batch: images at a time.
+        batch: images at a time; default: 1,000, fewer of large ones.
 
     Raises:
         NotFiniteError: if the network makes numbers of some images that are not finite.
@@ -166,7 +167,7 @@ def outputs(
     *,
     device: torch.device | str | None = None,
     precision: str = "fp32",
-    batch: int = 1000,
+    batch: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Features and logits of every image, in order, in chunks: ``([b, d], [b, num_classes])``, float32 on the CPU.
 
@@ -178,10 +179,11 @@ def outputs(
         data: a dataset, or uint8 images ``[N, C, H, W]``.
         device: where to compute; default: where the network is.
         precision: ``fp32`` or ``bf16``.
-        batch: images at a time.
+        batch: images at a time; default: 1,000, fewer of large ones.
     """
     place = _place(network, device)
     images = data.images if isinstance(data, ImageDataset) else data
+    batch = batch or at_once(images.shape[2:], _EVALUATED, _EVALUATED_PIXELS)
     training = network.training
     network.eval()
     try:
@@ -283,7 +285,7 @@ class _Run:
         count = len(self.data)
         batches = self.recipe.batches(count)
         edges = [count * one // batches for one in range(batches + 1)]  # sizes differ by one at most
-        group = max(1, _BLOCK // self.recipe.batch)
+        group = max(1, at_once(self.data.image_shape, _BLOCK, _BLOCK_NUMBERS) // self.recipe.batch)
         while True:
             order = torch.randperm(count, generator=draws)
             for first in range(0, batches, group):

@@ -17,10 +17,31 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / one) for one in (".", "adapters", "cli", "tests")]
 
+import click
 from cli_values import command_lines, leaves, place, run
 from hypothesis import HealthCheck, Phase, given, settings
 
 from dqas_cli.main import cli
+
+
+def try_some(path: tuple[str, ...], command: click.Command, folder: Path, counts: Counter[str], defects: dict[str, str]) -> None:
+    """A hundred lines of a command; what came of them is counted, and each kind of defect kept once."""
+
+    @settings(max_examples=100, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(command_lines(command))
+    def some(arguments: list[str]) -> None:
+        line, started = [*path, *arguments], time.monotonic()
+        try:
+            result = run(cli, line, folder)
+        except AssertionError as error:
+            counts["defect"] += 1
+            defects.setdefault(re.sub(r"'[^']*'|\d+|/\S+", "…", str(error))[-120:], str(error))
+        else:
+            counts["done" if result.exit_code == 0 else "refused"] += 1
+        if time.monotonic() - started > 20:
+            defects.setdefault(f"slow {path}", f"slow: {line}")
+
+    some()
 
 
 def main() -> None:
@@ -36,24 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, place(Path(name)):
         while time.monotonic() < until:
             for path, command in commands:
-
-                @settings(max_examples=100, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-                @given(command_lines(command))
-                def some(arguments: list[str], path: tuple[str, ...] = path) -> None:
-                    line = [*path, *arguments]
-                    started = time.monotonic()
-                    try:
-                        result = run(cli, line, Path(name))
-                    except AssertionError as error:
-                        counts[path[0]]["defect"] += 1
-                        text = str(error)
-                        defects.setdefault(re.sub(r"'[^']*'|\\d+|/\\S+", "…", text)[-120:], text)
-                    else:
-                        counts[path[0]]["done" if result.exit_code == 0 else "refused"] += 1
-                    if time.monotonic() - started > 20:
-                        defects.setdefault(f"slow {path}", f"slow: {line}")
-
-                some()
+                try_some(path, command, Path(name), counts[path[0]], defects)
     print(f"{'command':<12}{'lines':>10}{'done':>10}{'refused':>10}{'defects':>10}")
     for command, found in sorted(counts.items()):
         print(f"{command:<12}{found.total():>10,}{found['done']:>10,}{found['refused']:>10,}{found['defect']:>10,}")

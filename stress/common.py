@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ sys.path[:0] = [str(ROOT / one) for one in (".", "adapters", "cli", "tests")]
 
 def program(*arguments: str | Path, cache: Path, mark: str = "", **options: object) -> subprocess.Popen[str]:
     """``dqas ARGUMENTS`` in a session of its own, with that cache; ``mark`` is in the environment of all its processes."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would the child
     environment = os.environ | {"DQAS_CACHE": str(cache), "DQAS_MARK": mark}
     environment["PYTHONPATH"] = os.pathsep.join(str(ROOT / one) for one in (".", "adapters", "cli"))
     command = [sys.executable, "-m", "dqas_cli", *map(str, arguments)]

@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=10, help="kills before a run may finish")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--damage", type=float, default=0.2, help="share of kills after which a file is damaged")
+    parser.add_argument("--within", type=float, default=0.2, help="latest moment of a kill, in undisturbed runs")
     parser.add_argument("--folder", type=Path, help="kept afterwards; default: a temporary one")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="dqas-kill-"))
@@ -169,7 +170,7 @@ def main() -> None:
 
     total: Counter[str] = Counter()
     while total["kills"] < given.times:
-        here = Round(folder / str(total["rounds"]), calm / "cache" / "precision", draws, 0.7 * longest, given.damage)
+        here = Round(folder / str(total["rounds"]), calm / "cache" / "precision", draws, given.within * longest, given.damage)
         here.finish(min(given.most, given.times - total["kills"]))
         found = killing.figures(here.results)
         here.told["unequal"] = sum(found.get(key) != one for key, one in expected.items()) + len(found.keys() - expected.keys())
@@ -180,7 +181,7 @@ def main() -> None:
     rows = [{"command": "bench", "cells": len(expected), **_row(total)}]
     for command in (SELECT, QUANTIZE):
         calm_told, calm_out = killed_command(command, folder / f"{command[0]}-undisturbed", 1, 0, draws)
-        told, out = killed_command(command, folder / command[0], 0.7 * longest, given.times // 4, draws)
+        told, out = killed_command(command, folder / command[0], given.within * longest, given.times // 4, draws)
         told["unequal"] = contents(out) != contents(calm_out)
         rows.append({"command": command[0], **_row(told + calm_told)})
     common.show(rows)

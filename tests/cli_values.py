@@ -14,6 +14,8 @@ import click
 from click.testing import CliRunner, Result
 from hypothesis import strategies as st
 
+from hostile import alarm
+
 JUNK = (
     *("", " ", "x", "-", "--", "-1", "0", "1", "2", "0.5", "1.5", "nan", "inf", "-inf", "1e999", "1e-999", "0x10", "१", "1_000", "+1"),
     *("9" * 20, "9" * 5000, "none", "None", "true", "null", "all", "auto", ",", "1,,2", "0.1,0.2", "a,b", "=", "a=", "=b", "a=b=c"),
@@ -120,6 +122,9 @@ CHEAPER = ("estimate",)
 """Flags that keep a command from its work: they are always given."""
 
 
+SECONDS = 60
+"""On the clock, that a command may take in which nothing is trained."""
+
 STATUSES = {"doctor": (0, 1)}
 """Of commands that end with others than 0 and 2: 1 is a machine with a problem."""
 
@@ -142,11 +147,11 @@ def place(folder: Path) -> Iterator[None]:
         folder: empty.
     """
     import matplotlib
+    import torch
 
-    from dqas_plugin import precision, trained_signals
-    from dqas_plugin.bench import cost, runner
+    from dqas_plugin import precision
+    from dqas_plugin.bench import cost
     from dqas_plugin.errors import UserError
-    from dqas_plugin.quantization import mae_training
     from evidence_problem import stored, toy_cells
 
     def refuse(*_: object, **__: object) -> None:
@@ -160,10 +165,7 @@ def place(folder: Path) -> Iterator[None]:
     environment["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # has its list of fonts, which takes long to make
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, environment))
-        for module in (trained_signals, runner, mae_training):
-            for name in ("train", "run"):
-                if hasattr(module, name):
-                    stack.enter_context(mock.patch.object(module, name, refuse))
+        stack.enter_context(mock.patch.object(torch.Tensor, "backward", refuse))
         stack.enter_context(mock.patch.object(cost, "train", lambda *_, **__: SimpleNamespace(images_per_second=1000.0)))
         stack.enter_context(mock.patch.object(precision, "resolve", lambda *_: "fp32"))
         stack.enter_context(chdir(folder / "here"))
@@ -186,7 +188,7 @@ def run(program: click.Group, line: list[str], folder: Path) -> Result:
     from dqas_plugin.datasets.download import no_downloads
 
     before = listing(folder)
-    with no_downloads():
+    with no_downloads(), alarm(SECONDS):
         result = CliRunner().invoke(program, line)
     _check(line, result)
     after = listing(folder)

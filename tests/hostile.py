@@ -186,7 +186,7 @@ def _executed(target: Target, data: bytes, variant: int, base: Path, measured: b
         warnings.simplefilter("always")
         for kind in _SILENT:
             warnings.simplefilter("ignore", kind)
-        with _alarm(_PATIENCE if measured else 10 * _PATIENCE), _limits(target.memory if measured else None):
+        with alarm(_PATIENCE if measured else 10 * _PATIENCE), _limits(target.memory if measured else None):
             said = _outcome(target, path, variant)
     shown = [one for one in seen if not issubclass(one.category, _SILENT)]
     if shown:
@@ -254,7 +254,7 @@ def _surroundings(base: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _alarm(seconds: int) -> Iterator[None]:
+def alarm(seconds: int) -> Iterator[None]:
     """Interrupt what waits for ever, for a pipe that nobody writes to."""
 
     def ring(*_: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -157,13 +158,13 @@ def _write_results(path: Path) -> None:
     from dqas_plugin.bench.store import Store
 
     rows = sorted({one.parent for one in path.glob("*/config")})
-    if (path / "results.sqlite").exists() or not rows:
+    if os.path.lexists(path / "results.sqlite") or not rows:
         return
     with Store(path):
         pass
     with sqlite3.connect(path / "results.sqlite") as database:
         for place, one in enumerate(rows):
-            texts = [(one / name).read_bytes().decode("utf-8", "replace") for name in ("config", "result") if (one / name).exists()]
+            texts = [(one / name).read_bytes().decode("utf-8", "replace") for name in ("config", "result") if (one / name).is_file()]
             if len(texts) == 2:
                 database.execute("INSERT INTO cells VALUES (?, ?, ?, ?)", (one.name, *texts, f"2026-01-01T00:00:{place:02}"))
     database.close()

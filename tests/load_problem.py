@@ -107,10 +107,15 @@ def _provenance(cell: Cell, seconds: dict[str, float]) -> dict[str, Any]:
 
 
 def fill(folder: Path, cells: Iterable[Cell]) -> Path:
-    """A folder with these results."""
+    """A folder with made-up results of these cells."""
+    return write(folder, results_of(cells))
+
+
+def write(folder: Path, results: Iterable[tuple[Cell, Result]]) -> Path:
+    """A folder with these results, written at once: a hundred thousand would take minutes."""
     with Store(folder) as store:
-        store._database.execute("BEGIN")  # one transaction: a hundred thousand would take minutes
-        for cell, found in results_of(cells):
+        store._database.execute("BEGIN")
+        for cell, found in results:
             store.add_cell(cell, found)
         store._database.execute("COMMIT")
     return folder

@@ -6,9 +6,12 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,21 +95,59 @@ def test_without_locks_names_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_nobody_is_led_away_by_a_link(tmp_path: Path) -> None:
     """In a folder that others can write, the name of the temporary file is known beforehand."""
     (tmp_path / "precious").write_text("precious")
-    (tmp_path / ".a.part").symlink_to(tmp_path / "precious")
-    with atomic_file(tmp_path / "a") as file:
-        file.write_text("new")
-    assert (tmp_path / "a").read_text() == "new"
-    assert not (tmp_path / "a").is_symlink()
+    for target in ("precious", "not there"):
+        (tmp_path / ".a.part").symlink_to(tmp_path / target)
+        with atomic_file(tmp_path / "a") as file:
+            file.write_text("new")
+        assert (tmp_path / "a").read_text() == "new"
+        assert not (tmp_path / "a").is_symlink()
+        (tmp_path / ".a.part").unlink()
     assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "not there").exists()
+
+
+def test_whoever_reads_a_file_meanwhile_reads_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with (tmp_path / "a").open() as reader:
+        with atomic_file(tmp_path / "a") as file:
+            file.write_text("new")
+        assert reader.read() == "old"
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_a_file_of_results_whose_making_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each statement: the next call makes it, and never takes it for another program's."""
+    connect, finished = sqlite3.connect, False
+    for number in range(1, 99):
+        child = os.fork()
+        if child == 0:  # only SQLite, no threads
+            left = iter(range(number - 1))
+
+            def connected(*arguments: Any, left: Iterator[int] = left, **options: Any) -> sqlite3.Connection:
+                database = connect(*arguments, **options)
+                database.set_trace_callback(lambda _: None if next(left, None) is not None else os._exit(9))
+                return database
+
+            monkeypatch.setattr(sqlite3, "connect", connected)
+            Store(tmp_path / str(number))
+            os._exit(0)
+        finished = os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 0
+        with Store(tmp_path / str(number)) as store:
+            store.add_training({"number": number}, {})
+            assert store.training({"number": number}) == {}
+        if finished:
+            break
+    assert finished
+    assert number > 8
 
 
 def test_a_damaged_selection_is_known_whatever_was_changed(tmp_path: Path) -> None:
-    """One bit of every other byte: the file is refused, or says the same (dates and the like)."""
+    """One bit of any byte, such as that of a shape that is then smaller: the file is refused, or says the same (dates and the like)."""
     file = SELECTION.save(tmp_path / "s.npz")
     content, refused = file.read_bytes(), 0
     expected = read_selection(file)
-    for place in range(0, len(content), 2):
-        file.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+    for place in range(len(content)):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 2]) + content[place + 1 :])
         try:
             found = read_selection(file)
         except UserError:
@@ -114,7 +155,7 @@ def test_a_damaged_selection_is_known_whatever_was_changed(tmp_path: Path) -> No
             continue
         assert found == expected
         assert Selection.load(file).indices.tolist() == SELECTION.indices.tolist()
-    assert refused > len(content) / 4
+    assert refused > len(content) / 2
 
 
 @pytest.mark.parametrize("finished", [True, False])

@@ -34,7 +34,7 @@ def offences(text: str, file: str) -> list[str]:
             or (last in FORBIDDEN and last.startswith(("extract", "unpack")))
             or (name == "torch.load" and keywords.get("weights_only") != "True")
             or (name in {"np.load", "numpy.load"} and keywords.get("allow_pickle") != "False")
-            or (name.startswith("pickle.load") and file not in PICKLES)
+            or (name.startswith(("pickle.load", "pickle.Unpickler")) and file not in PICKLES)
             or (name.startswith("subprocess.") and file not in PROGRAMS)
             or keywords.get("shell", "False") != "False"
             or keywords.get("trust_remote_code", "False") != "False"
@@ -57,7 +57,7 @@ def test_no_call_executes_what_is_in_a_file() -> None:
         "torch.load(path, weights_only=False)",
         "np.load(path, mmap_mode='r')",
         "pickle.loads(data)",
-        "pickle.Unpickler(file)" ".load()",
+        "pickle.Unpickler(file)",
         "subprocess.run(['gs'])",
         "run('gs', shell=True)",
         "archive.extractall(folder)",
@@ -66,17 +66,7 @@ def test_no_call_executes_what_is_in_a_file() -> None:
     ],
 )
 def test_such_calls_are_found(line: str) -> None:
-    assert offences(line, "dqas_plugin/some.py") or "Unpickler" in line
-
-
-def test_pickle_is_imported_where_it_is_allowed() -> None:
-    """For the rest, its name is needed to catch its errors."""
-    users = set()
-    for file in FILES:
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pickle":
-                users |= set() if node.attr.endswith(("Error", "dumps")) else {file.relative_to(ROOT).as_posix()}
-    assert users == PICKLES
+    assert offences(line, "dqas_plugin/some.py") != []
 
 
 def test_the_page_says_what_pillow_may_decode() -> None:

@@ -5,6 +5,8 @@ Exit status: 0 done; 1 something is broken; 2 a mistake that the user can mend; 
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import sys
 import traceback
@@ -24,7 +26,7 @@ from dqas_cli.quantize import quantize
 from dqas_cli.report import report
 from dqas_cli.select import select
 from dqas_cli.table import table
-from dqas_plugin.errors import DqasError, PluginError, UserError, unknown_name
+from dqas_plugin.errors import DqasError, OutOfMemoryError, PluginError, UserError, out_of_memory, unknown_name
 from dqas_plugin.told import visible
 from dqas_plugin.versions import installed
 
@@ -93,6 +95,9 @@ class Program(click.Group):
     def _status(self, run: Callable[[], Any]) -> int:
         """The exit status of a run; what went wrong is said on stderr."""
         self.debug = False
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, and terminals may not know every character
+                stream.reconfigure(errors="backslashreplace")
         try:
             result = run()
             sys.stdout.flush()
@@ -131,6 +136,10 @@ def _in_words(error: Exception) -> tuple[str, int]:
         return _usage(error), 2
     if isinstance(error, click.ClickException):
         return error.format_message(), 2
+    if out_of_memory(error):
+        return str(OutOfMemoryError.of(error)), 1
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"'{str(error.filename)[:60]}…' is too long for the name of a file: shorten it", 2
     if isinstance(error, DqasError):
         return str(error), 2 if isinstance(error, UserError) else 1
     what = f"{type(error).__name__}: {error}".rstrip(": .")

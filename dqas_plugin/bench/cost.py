@@ -129,7 +129,7 @@ def estimate(
     stored: set[str] = set()
     if Store.exists(folder):
         with Store.existing(folder) as store:
-            stored = set(store.results(every.values()))
+            stored = store.stored(every.values())
     left = [cell for key, cell in every.items() if key not in stored]
     workers, devices = _workers(executor, jobs, device)
     lanes = workers if device.startswith("cpu") else devices

@@ -47,7 +47,7 @@ def read(
             parts = [(part, _Named(cell.dataset.name, cell.model, cell.recipe.name)) for part, cell in store.parts()]
             sections = [_section(store, part, epoch) for part, _ in _chosen(parts, wanted)]
         else:
-            found = list(store.cells())
+            found = list(store.shown())
             whole = tabulate([cell for cell, _ in found], {cell.key: result for cell, result in found}, epoch)
             named = [(one, _Named(one.dataset, one.model, one.recipe)) for one in whole]
             sections = [one for one, _ in _chosen(named, wanted)]

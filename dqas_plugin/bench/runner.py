@@ -310,9 +310,11 @@ class _Driver:
         def is_open(task: Task) -> bool:
             configuration = self._training(task.cell)
             stored = self.store.training(configuration)
-            for cell in groups[hashed(configuration)] if stored is not None else ():
+            if stored is None:
+                return True
+            for cell in groups[hashed(configuration)]:
                 self._finish(cell, stored)
-            return stored is None
+            return False
 
         tasks = [task for group in groups.values() if is_open(task := self._task(group[0]))]
         for task, outcome in self._phase(pool, "trainings", self.steps.train, _Undone(tasks, is_open)):

@@ -7,6 +7,7 @@ locked for the milliseconds of a write only.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -21,7 +22,9 @@ from dqas_plugin.bench import kept_figures
 from dqas_plugin.bench.finished import Kind
 from dqas_plugin.bench.grid import RESULT_FORMAT, Cell, hashed
 from dqas_plugin.bench.kept_figures import Kept
+from dqas_plugin.bench.stored_rows import check_result, checked_cell
 from dqas_plugin.errors import UserError
+from dqas_plugin.untrusted import parsed_json
 
 Result = dict[str, Any]
 
@@ -87,6 +90,8 @@ class Store:
                     f"{_SCHEMA} COMMIT;"
                 )
             database.execute("PRAGMA synchronous = FULL")
+        if not all(os.access(one, os.W_OK) for one in (self.folder, self.path)):  # SQLite says so at the first result only
+            raise UserError(f"cannot write {self.path} (it can only be read): choose another folder")
         return database
 
     def _open_to_read(self) -> sqlite3.Connection:
@@ -96,7 +101,7 @@ class Store:
                 database = self._connection(str(self.path))
                 ours = self._is_ours(database)
             except sqlite3.OperationalError as error:
-                if "unable to open" not in str(error):
+                if not any(words in str(error) for words in ("unable to open", "readonly", "I/O", "full")):
                     raise
                 database = self._open_unwritable()
                 ours = self._is_ours(database)
@@ -106,7 +111,7 @@ class Store:
         return database
 
     def _open_unwritable(self) -> sqlite3.Connection:
-        """Where SQLite can make no files of its own beside it: nobody writes there, so the file can be read by itself.
+        """Where SQLite can make no files of its own beside it, nobody writes, so the file can be read by itself.
 
         If a process was killed there when one still could, a log is beside it; then both are copied.
         """
@@ -217,6 +222,19 @@ class Store:
         for key, config, result in self._rows("SELECT key, config, result FROM cells ORDER BY created, rowid"):
             yield self._cell(key, config), self._parsed(result)
 
+    def shown(self) -> Iterator[tuple[Cell, Result]]:
+        """The same, each fit to make a table of.
+
+        Raises:
+            UserError: if one is not.
+        """
+        for cell, result in self.cells():
+            try:
+                check_result(result, cell.dataset.classes)
+            except ValueError as error:
+                raise self._damaged(str(error)) from error
+            yield cell, result
+
     def add_training(self, configuration: Mapping[str, Any], result: Result) -> None:
         """Keep the result of a training."""
         self._write("trainings", hashed(configuration), configuration, result)
@@ -248,7 +266,10 @@ class Store:
         return found
 
     def _cell(self, key: str, config: str) -> Cell:
-        cell = Cell.from_configuration(self._parsed(config))
+        try:
+            cell = checked_cell(self._parsed(config))
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
         vars(cell)["key"] = key  # where it is cached: it need not be hashed again
         return cell
 
@@ -268,7 +289,7 @@ class Store:
 
     def _parsed(self, text: Any) -> dict[str, Any]:
         try:
-            found = json.loads(text)
+            found = parsed_json(text)
         except (ValueError, TypeError) as error:
             raise self._damaged("a row is no JSON") from error
         if not isinstance(found, dict):

@@ -130,7 +130,7 @@ def odds_against(logits: Tensor) -> Tensor:
         logits: float ``[n, C]``.
     """
     ordered = logits.double().sort(dim=1, descending=True).values
-    return ordered[:, 1:].logsumexp(dim=1) - ordered[:, 0]
+    return (ordered[:, 1:] - ordered[:, :1]).logsumexp(dim=1)  # of the differences: a large logit would swallow the sum
 
 
 def below_full_margin(logits: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dqas_plugin.cache_entry import cached_entry, entry_key
-from dqas_plugin.data import ImageDataset
+from dqas_plugin.data import ImageDataset, at_once
 from dqas_plugin.errors import DqasError, UserError
 from dqas_plugin.models import Network, Shape
 from dqas_plugin.paths import cache_folder
@@ -33,7 +33,7 @@ from dqas_plugin.training import EpochReport, repeatable
 
 _FORMAT = 1  # of the cache entries; a new number makes all old ones stale
 _BATCH = 128
-_BLOCK = 2048  # images whose masks and fillings are made at once
+_BLOCK, _BLOCK_NUMBERS = 2048, 2**25  # images whose masks and fillings are made at once; fewer of large ones
 _RATE = 1e-3
 _WARMUP = 0.1  # share of the steps
 _BETAS = (0.9, 0.95)  # He et al., table 8, as is the weight decay
@@ -280,7 +280,7 @@ class _Run:
         draws = torch_generator(self.seed, "mae")
         patches, made = self.mae.shape.patches, 0
         batch = min(_BATCH, len(self.images))
-        block = max(1, _BLOCK // batch) * batch
+        block = max(1, at_once(self.images.shape[1:], _BLOCK, _BLOCK_NUMBERS) // batch) * batch
         while True:
             order = torch.randperm(len(self.images), generator=draws)
             order = order[: len(order) // batch * batch]

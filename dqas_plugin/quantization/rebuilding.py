@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dqas_plugin.cache_entry import ArrayFile, cached_entry, entry_key, map_array
-from dqas_plugin.data import ImageDataset
+from dqas_plugin.data import ImageDataset, at_once
 from dqas_plugin.datasets.files import file_digest
 from dqas_plugin.models import Network
 from dqas_plugin.paths import cache_folder
@@ -28,7 +28,7 @@ from dqas_plugin.quantization.settings import PatchSettings
 from dqas_plugin.told import Told
 
 _FORMAT = 1
-_CHUNK = 2048  # images rebuilt at once
+_CHUNK, _NUMBERS = 2048, 2**25  # images rebuilt at once; fewer of large ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +86,12 @@ def rebuilt_dataset(
         mae = None if weights is None else load_mae(weights).to(device)
         told = Told("rebuilt images", report)
         with ArrayFile(folder / "images.npy", tuple(data.images.shape), np.uint8) as file:
-            for start in range(0, len(data), _CHUNK):
-                rows = slice(start, start + _CHUNK)
+            step = at_once(data.image_shape, _CHUNK, _NUMBERS)
+            for start in range(0, len(data), step):
+                rows = slice(start, start + step)
                 images, mask = data.images[rows], keep[rows]
                 file.write((harmonic(images, mask) if mae is None else reconstruct(mae, images, mask)).cpu().numpy())
-                told.done(min(start + _CHUNK, len(data)), len(data))
+                told.done(min(start + step, len(data)), len(data))
         return {"scores": found.method, "seconds": time.perf_counter() - started}
 
     def read(folder: Path, meta: dict[str, Any]) -> Rebuilt:

@@ -65,7 +65,8 @@ def error_reduction(
             :func:`~dqas_plugin.refinement.scorers.expected_error_change`.
         scorer: one of :data:`~dqas_plugin.refinement.scorers.SCORERS`, or a function ``f(selected) -> [N]`` of one's own, such
             as a partial :func:`~dqas_plugin.refinement.retrained.retrained_error_change`.
-        rounds: how many; default: 10, or one for every 100 samples if more. ``rounds=1, diversity=False`` is the paper.
+        rounds: how many; default: 10, or one for every 100 samples (or for as many as there are classes) if more.
+            ``rounds=1, diversity=False`` is the paper.
         diversity: of the 4 k candidates with the lowest changes dE, a round takes k one after the other by the largest
             ``-dE_i (1 - max_j K_ij^2)`` over those j that it has taken, K the cosine of last-layer gradients.
         stop: leave out what does not lower the error, so that there may be fewer than ``budget``.
@@ -89,7 +90,7 @@ def error_reduction(
     if end == first:
         return chosen[:0]
     strength = choose_l2(problem, chosen) if l2 is None else l2
-    wanted = rounds or max(_ROUNDS, -(-budget // _SIZE))
+    wanted = rounds or max(_ROUNDS, -(-budget // max(_SIZE, problem.num_classes)))
     start: Tensor | None = None
     for turn in range(wanted):
         count = -(-(end - len(chosen)) // (wanted - turn))
@@ -155,7 +156,8 @@ def error_reduction_refiner(
         l2: strength of the last layer's penalty; None: chosen by the loss on the pool.
         scorer: ``kap2nd``, ``influence``, ``gradient`` or ``ridge``; or ``retrain``: the paper read literally, which trains a
             network with every candidate (with ``diversity=None``, to the letter). For tiny pools.
-        rounds: default: 10, or one for every 100 samples if those are more; 1 for ``retrain``.
+        rounds: default: 10, or one for every 100 samples (or for as many as there are classes) if those are more; 1 for
+            ``retrain``.
         diversity: whether those of one round should differ.
         stop: leave out what does not lower the error.
         exclude_self: a candidate leaves the pool that it is scored on.

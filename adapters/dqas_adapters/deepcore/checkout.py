@@ -22,6 +22,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 from dqas_plugin.errors import UserError
+from dqas_plugin.untrusted import read_bytes
 
 HOME = "DEEPCORE_HOME"
 """The environment variable with the path of the checkout; ``--deepcore PATH`` sets it."""
@@ -41,6 +42,7 @@ CALL_SIDE = frozenset(
 )
 """Arguments of its classes that whoever calls them sets, and that are no options."""
 
+_LONGEST = 1 << 24  # bytes of a file
 _GET = "git clone https://github.com/PatrickZH/DeepCore"
 LOCK = RLock()
 """Held while DeepCore is imported or runs: both use what the whole process shares."""
@@ -101,7 +103,8 @@ class Checkout:
         """Which DeepCore it is: the commit, if it is a git checkout, and a digest of its methods, which may be changed ones."""
         digest = hashlib.blake2b(digest_size=6)
         for file in sorted((self.path / PACKAGE / "methods").rglob("*.py")):
-            digest.update(file.relative_to(self.path).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+            name = os.fsencode(file.relative_to(self.path).as_posix())
+            digest.update(name + b"\0" + _content(file) + b"\0")
         commit = _commit(self.path)
         methods = f"methods {digest.hexdigest()}"
         return f"commit {commit[:12]}, {methods}" if commit else methods
@@ -185,20 +188,33 @@ def _commit(folder: Path) -> str | None:
     try:
         store = folder / ".git"
         if store.is_file():  # of a worktree: it names the real one
-            store = folder / store.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
-        head = (store / "HEAD").read_text(encoding="utf-8").strip()
+            store = folder / _content(store).decode().removeprefix("gitdir:").strip()
+        head = _content(store / "HEAD").decode().strip()
         name = head.removeprefix("ref:").strip()
         if name == head:
             return _hash(head)
         shared = store / "commondir"
-        base = store / shared.read_text(encoding="utf-8").strip() if shared.is_file() else store
+        base = store / _content(shared).decode().strip() if shared.is_file() else store
         loose = base / name
         if loose.is_file():
-            return _hash(loose.read_text(encoding="utf-8").strip())
-        packed = (base / "packed-refs").read_text(encoding="utf-8").splitlines()
+            return _hash(_content(loose).decode().strip())
+        packed = _content(base / "packed-refs").decode().splitlines()
         return next((_hash(line.split()[0]) for line in packed if line.endswith(f" {name}")), None)
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError, UserError):
         return None
+
+
+def _content(file: Path) -> bytes:
+    """All of a file.
+
+    Raises:
+        UserError: if it is none, or too long for what git or DeepCore write.
+    """
+    try:
+        return read_bytes(file, _LONGEST)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{file} of the DeepCore checkout cannot be read ({reason}): mend the checkout") from error
 
 
 def _hash(text: str) -> str | None:
@@ -263,8 +279,8 @@ def _imported(init: Path) -> list[tuple[str, set[str] | None]]:
 
 def _parsed(file: Path) -> ast.Module:
     try:
-        return ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError) as error:
+        return ast.parse(_content(file))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # MemoryError: Python's parser, of deep nesting
         raise UserError(f"{file} of the DeepCore checkout cannot be read ({error}): mend the checkout") from error
 
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,8 +126,11 @@ def save(picture: Picture, path: Path) -> None:
     check_ending(path)
     ending = path.suffix.lower()
     named = {} if ending == ".png" else {"Title": picture.title}
-    with _look(), atomic_file(path) as temporary:
-        picture.drawn().savefig(temporary, format=ending[1:], metadata={**_METADATA[ending], **named})
+    drawn = BytesIO()  # written at once: matplotlib meets a full disk with an error of its own
+    with _look():
+        picture.drawn().savefig(drawn, format=ending[1:], metadata={**_METADATA[ending], **named})
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(drawn.getvalue())
 
 
 @contextmanager
