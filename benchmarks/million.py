@@ -1,11 +1,14 @@
 """A million images by the real path: parquet shards, decoded into the cache, signals, class counts, refinement, selection.
 
-What is measured is the command that a user types, ``dqas select --dataset parquet:DIR --method graphcut --adaptive --ratio 0.1``,
+What is measured is the command that a user types,
+
+    dqas select --dataset parquet:DIR --method graphcut --adaptive --ratio 0.1 --out s.npz
+
 as a process of its own, cold and then again with everything in the cache. Seconds are those between the lines that it says;
 memory is its highest anonymous memory (RssAnon, looked at every 10 ms from outside; only Linux tells) in every stage: what the
 process itself allocated, without pages of mapped files, which the system can drop. The goal is 4 GB.
 
-    python benchmarks/million.py --folder DIR                             # an hour, 12 GB of disk
+    python benchmarks/million.py --folder DIR                             # two hours or more on two cores, 12 GB of disk
     python benchmarks/million.py --folder DIR --samples 100000            # minutes
     python benchmarks/million.py --folder DIR --keep -- --refiner none    # what follows -- goes to dqas select
 
@@ -196,9 +199,7 @@ def main() -> None:
             part = home / "part"
             part.mkdir(parents=True)
             write_shards(part, "train", options.samples, options.classes, options.size)
-            write_shards(
-                part, "test", max(options.classes, round(TEST_SHARE * options.samples)), options.classes, options.size
-            )
+            write_shards(part, "test", max(options.classes, round(TEST_SHARE * options.samples)), options.classes, options.size)
             part.rename(shards)
             print(f"{options.samples:,} images of {options.classes} classes written in {time.perf_counter() - started:.0f} s")
         out = home / "s.npz"

@@ -124,7 +124,7 @@ def check_class_names(classes: Sequence[str], name: str) -> None:
         try:
             one.encode()
         except UnicodeEncodeError as error:
-            raise UserError(f"{name}: the class name {ascii(one)} is no text in UTF-8: rename the class") from error
+            raise UserError(f"{name}: the class name {one!a} is no text in UTF-8: rename the class") from error
 
 
 def by_class(labels: IntArray, num_classes: int) -> list[IntArray]:

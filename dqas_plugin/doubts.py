@@ -83,7 +83,7 @@ def blind_probe(signals: Signals, used: BoolArray) -> Iterator[str]:
     """The same of the probe that allocators and refiners look at; ``used`` are the samples that it was trained on, ``[N]``."""
     assert signals.logits is not None
     labels = signals.labels.numpy()
-    answers = np.concatenate([part.argmax(dim=1).cpu().numpy() for part in signals.logits.split(_ROWS)])
+    answers = np.concatenate([part.argmax(dim=1).cpu().numpy() for part in torch.split(signals.logits, _ROWS)])
     found = Chance.of((answers == labels)[~used], labels[~used], signals.num_classes)
     if found.blind:
         yield (

@@ -62,7 +62,7 @@ def sample_losses(logits: Tensor, labels: Tensor) -> Tensor:
         logits: float ``[n, C]``.
         labels: int64 ``[n]``.
     """
-    parts = zip(logits.split(_CHUNK), labels.split(_CHUNK), strict=True)
+    parts = zip(torch.split(logits, _CHUNK), torch.split(labels, _CHUNK), strict=True)
     return torch.cat([functional.cross_entropy(rows.double(), truth, reduction="none") for rows, truth in parts])
 
 

@@ -60,7 +60,12 @@ def new_folder(folder: Path) -> Iterator[Path]:
     with _in_words(folder):
         check_empty(folder)
         with part_folder(folder) as temporary:
-            yield temporary
+            try:
+                yield temporary
+            except UserError as error:
+                if str(temporary) in str(error):  # what people know is the name that it would have got
+                    raise UserError(str(error).replace(str(temporary), str(folder))) from error
+                raise
             settle(temporary)
             temporary.rename(folder)
             settle_name(folder)

@@ -62,7 +62,7 @@ def rank(
     deepest = int(depths.max())
     needed = check_memory(selector, Size(max(map(len, views)), width, signals.num_classes, deepest, max_memory))
 
-    def ranked(label: int) -> tuple[IntArray, FloatArray | None, list[str]]:
+    def ranked(label: int) -> tuple[IntArray, FloatArray | None, list[str], list[str]]:
         view, wanted = views[label], int(depths[label])
         views[label] = None  # type: ignore[call-overload]  # what a view has computed is freed with it
         answer = selector(view, wanted, generator(seed, "rank", label), **chosen) if wanted else np.empty(0, np.int64)

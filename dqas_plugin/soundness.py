@@ -44,7 +44,8 @@ def check_finite(what: str, unsound: BoolArray, labels: IntArray, remedy: str, c
     ours, size = int(unsound[labels == label].sum()), int((labels == label).sum())
     name = f"'{classes[label]}'" if classes else str(label)
     raise NotFiniteError(
-        f"{what} for {unsound.sum():,} of {len(labels):,} samples ({ours:,} of the {size:,} of class {name} among them): {remedy}"
+        f"{what} for {unsound.sum():,} of {len(labels):,} samples ({ours:,} of the {size:,} of class {name} among them): "
+        f"{remedy}"
     )
 
 
@@ -68,7 +69,7 @@ def flat(values: Tensor, rows: Tensor) -> bool:
     """
     first = values[rows[:1]].double()
     allowed = max(_LEAST, _SAME * float(first.abs().max()))
-    parts = [rows[:_FEW], *rows[_FEW:].split(_CHUNK)]  # most often a few tell
+    parts = [rows[:_FEW], *torch.split(rows[_FEW:], _CHUNK)]  # most often a few tell
     return all(bool(((values[part].double() - first).abs() <= allowed).all()) for part in parts)
 
 

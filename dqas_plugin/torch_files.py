@@ -1,7 +1,8 @@
 """Files of ``torch.save`` from other people, read without believing them; see :mod:`dqas_plugin.untrusted`.
 
-Torch itself refuses pickles that would run code (``weights_only``). What it leaves to its caller is done here: sizes that a file
-claims, containers without end, and NumPy's arrays, whose own unpickling trusts what it is told and may bring the process down.
+Torch itself refuses pickles that would run code (``weights_only``). What it leaves to its caller is done here: sizes that a
+file claims, containers without end, and NumPy's arrays, whose own unpickling trusts what it is told and may bring the process
+down.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ _NUMPY: list[Any] = [
 
 
 class _Plain:
-    """Copies containers, each once, and counts what they hold: a list of itself twice, and that twice … is long in few bytes."""
+    """Copies containers, each once, and counts what they hold: a list of one list twice, that twice … is long in few bytes."""
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
@@ -185,8 +186,8 @@ class _Plain:
             plain = str(values.layout) == "torch.strided" and not values.is_quantized and values.device.type == "cpu"
         if not plain or values.nbytes > self.size:
             raise UserError(
-                f"{self.path}: the values{place} claim {tuple(values.shape)}, more than the file holds: it is damaged, or made to "
-                "fill memory"
+                f"{self.path}: the values{place} claim {tuple(values.shape)}, more than the file holds: it is damaged, or "
+                "made to fill memory"
             )
 
 

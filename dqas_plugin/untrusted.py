@@ -32,7 +32,7 @@ def size_of(path: Path, what: str) -> int:
         what: what it should be, for messages: ``a DREAM set``.
 
     Raises:
-        UserError: if it cannot be opened, or is a folder, a pipe (which may keep one waiting for ever) or a device (without end).
+        UserError: if it cannot be opened, or is a folder, a pipe (one may wait for ever) or a device (without end).
     """
     try:
         status = os.stat(path)
@@ -106,7 +106,7 @@ def read_array(file: IO[bytes], length: int) -> Array:
         length: bytes that it has.
 
     Raises:
-        ValueError: in words that end a sentence, if it is no such file, holds Python objects, or claims other values than it has.
+        ValueError: in words that end a sentence, if it is no such file, holds Python objects, or claims values that it has not.
     """
     try:
         with warnings.catch_warnings():

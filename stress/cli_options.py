@@ -1,6 +1,6 @@
 """Any options of any command, for as long as wanted; ``tests/test_cli_options.py`` tries some of them.
 
-    python stress/cli_options.py --minutes 30 [--command select]
+python stress/cli_options.py --minutes 30 [--command select]
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import warnings
 from collections import Counter, defaultdict
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / one) for one in (".", "adapters", "cli", "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import click
-from cli_values import command_lines, leaves, place, run
 from hypothesis import HealthCheck, Phase, given, settings
 
+from cli_values import command_lines, leaves, place, run
 from dqas_cli.main import cli
 
 
-def try_some(path: tuple[str, ...], command: click.Command, folder: Path, counts: Counter[str], defects: dict[str, str]) -> None:
+def try_some(
+    path: tuple[str, ...], command: click.Command, folder: Path, counts: Counter[str], defects: dict[str, str]
+) -> None:
     """A hundred lines of a command; what came of them is counted, and each kind of defect kept once."""
 
     @settings(max_examples=100, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))

@@ -26,8 +26,8 @@ import small_disk
 
 SMALL = ["--dataset", "shapes", *(f"--dataset-option={one}" for one in ("classes=3", "per_class=30", "size=16"))]
 SMALL += ["--iterations", "2"]
-BENCH = ["bench", *SMALL, "--method", "graphcut", "--adaptive", "--allocator-option", "iterations=1", "--ratio", "0.3"]
-BENCH += ["--seeds", "2"]
+BENCH = ["bench", *SMALL, "--method", "graphcut", "--adaptive", "--allocator-option", "iterations=1"]
+BENCH += ["--seeds", "2", "--ratio", "0.2,0.4"]
 SELECT = ["select", *SMALL, "--method", "graphcut", "--ratio", "0.3"]
 QUANTIZE = ["quantize", *SMALL, "--ratio", "0.3", "--no-adaptive", "--rebuild", "harmonic"]
 SIZES = (4, 40, 150, 400)  # kilobytes of a disk
@@ -64,7 +64,7 @@ def full_disks(trials: Trials, results: Path, cache: Path) -> None:
     for size in SIZES:
         for jobs in ("1", "2"):
             with trials.disk(size) as disk:
-                trials.run(f"results on {size} kB", [*BENCH, "--jobs", jobs, "--results", str(disk / "r")], disk, cache)
+                trials.run(f"results on {size} kB", [*BENCH, "--jobs", jobs, "--results", str(disk / "r")], disk, cache, (0, 2))
         with trials.disk(size) as disk:
             out = trials.folder / f"with-{size}"
             trials.run(f"cache on {size} kB", [*BENCH, "--jobs", "1", "--results", str(out)], disk, disk / "cache", ok)

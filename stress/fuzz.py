@@ -4,8 +4,8 @@
     python stress/fuzz.py --target selection --minutes 30
     python stress/fuzz.py --all --minutes 30
 
-Inputs that found a defect lie in ``--out`` (``build/fuzz``) afterwards, one for each kind and place of defect. Minimised, and named by
-the class of defect, they belong into ``tests/corpus``, which ``tests/test_corpus.py`` replays.
+Inputs that found a defect lie in ``--out`` (``build/fuzz``) afterwards, the shortest for each kind and place of defect. Named
+by the class of defect, they belong into ``tests/corpus``, which ``tests/test_corpus.py`` replays.
 """
 
 from __future__ import annotations
@@ -40,15 +40,20 @@ def compiled_modules() -> list[str]:
     return [".".join(one.relative_to(ROOT).with_suffix("").parts) for one in found]
 
 
+def import_all() -> None:
+    """Every module of the program, so that none is imported later and not watched."""
+    for package in PACKAGES:
+        for one in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if not one.name.endswith(SKIPPED):
+                importlib.import_module(one.name)
+
+
 def work(name: str, seconds: int, out: Path) -> None:
     """Fuzz one target in this process; findings are kept and the run goes on."""
     import atheris
 
     with atheris.instrument_imports(include=list(PACKAGES), exclude=compiled_modules()):
-        for package in PACKAGES:
-            for one in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-                if not one.name.endswith(SKIPPED):
-                    importlib.import_module(one.name)
+        import_all()
     from fuzz_mutators import mutator_of
     from hostile import DefectError, execute, inputs
     from hostile_targets import TARGETS, variant_of
@@ -76,8 +81,18 @@ def work(name: str, seconds: int, out: Path) -> None:
     def one_input(content: bytes) -> None:
         _tried(target, content, variant_of(target, content), out, DefectError, execute)
 
-    flags = [f"-max_total_time={seconds}", f"-max_len={LONGEST}", f"-rss_limit_mb={RESIDENT}", "-timeout=60", "-print_final_stats=1"]
-    atheris.Setup([sys.argv[0], str(grown), str(seeds), *flags, f"-artifact_prefix={out}/", "-verbosity=1"], one_input, custom_mutator=mutated)
+    flags = [
+        f"-max_total_time={seconds}",
+        f"-max_len={LONGEST}",
+        f"-rss_limit_mb={RESIDENT}",
+        "-timeout=60",
+        "-print_final_stats=1",
+    ]
+    atheris.Setup(
+        [sys.argv[0], str(grown), str(seeds), *flags, f"-artifact_prefix={out}/", "-verbosity=1"],
+        one_input,
+        custom_mutator=mutated,
+    )
     atheris.Fuzz()
 
 
@@ -128,12 +143,14 @@ def fuzz(name: str, minutes: float, out: Path) -> dict[str, Any]:
 
 def shown(rows: list[dict[str, Any]]) -> str:
     """The figures as a table."""
-    lines = [f"{'target':<16}{'minutes':>8}{'executions':>12}{'coverage':>10}{'peak MiB':>10}{'deaths':>8}{'findings':>10}  kinds"]
-    for one in rows:
-        lines.append(
-            f"{one['target']:<16}{one['minutes']:>8.1f}{one['executions']:>12,}{one['coverage']:>10,}{one['peak MiB']:>10,}"
-            f"{one['deaths']:>8}{one['findings']:>10}  {one['kinds']} {one.get('note', '')}"
-        )
+    lines = [
+        f"{'target':<16}{'minutes':>8}{'executions':>12}{'coverage':>10}{'peak MiB':>10}{'deaths':>8}{'findings':>10}  kinds"
+    ]
+    lines += [
+        f"{one['target']:<16}{one['minutes']:>8.1f}{one['executions']:>12,}{one['coverage']:>10,}{one['peak MiB']:>10,}"
+        f"{one['deaths']:>8}{one['findings']:>10}  {one['kinds']} {one.get('note', '')}"
+        for one in rows
+    ]
     return "\n".join(lines)
 
 

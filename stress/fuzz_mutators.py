@@ -6,7 +6,6 @@ Each gets content, a way to change plain bytes, and random numbers. What it cann
 from __future__ import annotations
 
 import io
-import json
 import random
 import re
 import struct
@@ -14,7 +13,6 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 from hostile import members, pack
 
@@ -53,7 +51,7 @@ def archive(content: bytes, change: Change, draws: random.Random) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as source:
             parts = [(one.filename, source.read(one)) for one in source.infolist()]
-    except Exception:  # noqa: BLE001  # no zip file any more: plain bytes
+    except Exception:  # no zip file any more: plain bytes
         return change(content)
     if not parts or sum(len(one) for _, one in parts) > 1 << 20:
         return change(content)
@@ -87,7 +85,17 @@ def npy(content: bytes, change: Change, draws: random.Random) -> bytes:
         place = draws.randrange(len(body) // 8) * 8
         value = draws.choice([0, 1, -1, 2**31, 2**62, -(2**63), 2**63 - 1, 0x7FF8000000000000, 0x7FF0000000000000])
         return content[: 10 + length] + body[:place] + struct.pack("<q", value) + body[place + 8 :]
-    shapes = ["(0,)", "()", "(1,)", "(-1,)", f"({len(body) // 8},)", f"({len(body)},)", "(2, 2)", "(4611686018427387904,)", "(2L,)"]
+    shapes = [
+        "(0,)",
+        "()",
+        "(1,)",
+        "(-1,)",
+        f"({len(body) // 8},)",
+        f"({len(body)},)",
+        "(2, 2)",
+        "(4611686018427387904,)",
+        "(2L,)",
+    ]
     kinds = ["<i8", ">i8", "|u1", "<f8", "<f4", "<f2", "<u8", "|b1", "<c8", "|O", "<U4", "<M8[s]", "|V3", "<i2", "<f16"]
     text_ = head.decode("latin1")
     if draws.random() < 0.5:
@@ -112,7 +120,18 @@ def pickled(content: bytes, change: Change, draws: random.Random) -> bytes:
         return content[:place] + content[start : start + length] + content[place:]
     if kind == 2 and len(content) > 2:
         place = draws.randrange(len(content))
-        number = draws.choice([b"K\xff", b"M\xff\xff", b"J\xff\xff\xff\x7f", b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"N", b"]", b"}", b"G\x7f\xf0" + bytes(6)])
+        number = draws.choice(
+            [
+                b"K\xff",
+                b"M\xff\xff",
+                b"J\xff\xff\xff\x7f",
+                b"\x8a\x08" + b"\xff" * 7 + b"\x7f",
+                b"N",
+                b"]",
+                b"}",
+                b"G\x7f\xf0" + bytes(6),
+            ]
+        )
         return content[:place] + number + content[place + draws.randrange(5) :]
     return change(content)
 
@@ -164,7 +183,13 @@ def png(content: bytes, change: Change, draws: random.Random) -> bytes:
     elif kind == 1:
         chunks.insert(which, draws.choice(chunks))
     elif kind == 2:
-        chunks.insert(1, (draws.choice([b"tRNS", b"PLTE", b"iTXt", b"zTXt", b"gAMA", b"eXIf", b"acTL", b"iCCP", b"pHYs"]), change(b"abcdef")))
+        chunks.insert(
+            1,
+            (
+                draws.choice([b"tRNS", b"PLTE", b"iTXt", b"zTXt", b"gAMA", b"eXIf", b"acTL", b"iCCP", b"pHYs"]),
+                change(b"abcdef"),
+            ),
+        )
     elif name == b"IDAT" and kind == 3:
         chunks[which] = (name, zlib.compress(change(_inflated(inner))))
     else:
@@ -229,5 +254,3 @@ def mutator_of(file: str | None) -> Mutator:
     if file is None:
         return bundle
     return png if file == "hostile" else by_name(file)
-
-

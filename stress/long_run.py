@@ -17,11 +17,10 @@ import tempfile
 from pathlib import Path
 
 import common
-from load_problem import one_table
-from load_steps import FAILING, IDLE, Usage, Watch, overhead
-
 from dqas_plugin.bench import STEPS, Cell, Steps, open_dataset, plan, run
 from dqas_plugin.recipes import recipe
+from load_problem import one_table
+from load_steps import FAILING, IDLE, Usage, Watch, overhead
 
 GOAL, MORE_MEMORY, MORE_FILES, MORE_MAPS = 50.0, 20.0, 4, 40
 RATIOS = [0.02 * (one + 1) for one in range(10)]

@@ -33,6 +33,9 @@ MODES = {
 FEW = ["random", "graphcut", "moderate", "margin"]
 """Methods for folders that take long."""
 
+BENCHED = ["graphcut", "moderate", "margin", "craig", "gradmatch", "el2n"]
+"""Methods that are benched: of each kind of signals, and with weights."""
+
 Call = tuple[str, list[str]]
 
 
@@ -84,8 +87,8 @@ def selections(odd: Odd, folder: Path, out: Path, chosen: list[str]) -> Iterator
 
 
 def benches(odd: Odd, folder: Path, out: Path, chosen: list[str]) -> Iterator[Call]:
-    """``dqas bench`` with all methods together, in every mode; bins only where every class has one sample for each."""
-    usable = [one for one in chosen if one.partition(":")[0] not in ("bins", "dq", "dqas")]
+    """``dqas bench`` in every mode, with a few methods: what comes after the selection is the same for all."""
+    usable = [one for one in BENCHED if one in chosen]
     for mode, more in MODES.items():
         grid = ["--aipc", str(odd.aipc), "--seeds", "1", "--jobs", "1", "--results", str(out / "results")]
         yield f"bench {mode}", ["bench", *odd.arguments(folder), "--method", ",".join(usable), *grid, *more]
@@ -116,7 +119,7 @@ def quantizations(odd: Odd, folder: Path, out: Path, chosen: list[str]) -> Itera
         "dq mae": ["--pipeline", "dq", "--rebuild", "mae", "--bins", "1"],
     }
     for what, more in ways.items():
-        if odd.heavy and "mae" in more:
+        if "mae" in more and (odd.heavy or len(list(folder.glob("train/*"))) > 3):
             continue
         target = ["--aipc", str(odd.aipc), "--out", str(out / what.replace(" ", "-"))]
         yield f"quantize {what}", ["quantize", *odd.arguments(folder), *target, *more]
@@ -135,7 +138,7 @@ def main() -> int:
     matrix, end = Matrix(), time.monotonic() + 60 * given.minutes
     with tempfile.TemporaryDirectory() as place:
         os.environ["DQAS_CACHE"] = f"{place}/cache"
-        for number, (name, odd) in enumerate(FOLDERS.items()):
+        for number, (name, odd) in enumerate(sorted(FOLDERS.items(), key=lambda one: one[1].heavy)):
             if given.only and name not in given.only:
                 continue
             folder, out = Path(place) / f"odd{number}", Path(place) / f"out{number}"

@@ -1,4 +1,4 @@
-"""Command lines as nobody would type them, drawn from what Click knows of each command: a new command or option takes part by itself."""
+"""Command lines as nobody would type them, drawn from what Click knows of each command, of new ones by themselves."""
 
 from __future__ import annotations
 
@@ -17,18 +17,106 @@ from hypothesis import strategies as st
 from hostile import alarm
 
 JUNK = (
-    *("", " ", "x", "-", "--", "-1", "0", "1", "2", "0.5", "1.5", "nan", "inf", "-inf", "1e999", "1e-999", "0x10", "१", "1_000", "+1"),
-    *("9" * 20, "9" * 5000, "none", "None", "true", "null", "all", "auto", ",", "1,,2", "0.1,0.2", "a,b", "=", "a=", "=b", "a=b=c"),
-    *(".", "..", "/", "~", "~nobody", "/dev/null", "/dev/zero", "/proc/self/mem", "nowhere", "file", "file/below", "a b", "ünïcode 💥"),
+    *(
+        "",
+        " ",
+        "x",
+        "-",
+        "--",
+        "-1",
+        "0",
+        "1",
+        "2",
+        "0.5",
+        "1.5",
+        "nan",
+        "inf",
+        "-inf",
+        "1e999",
+        "1e-999",
+        "0x10",
+        "१",
+        "1_000",
+        "+1",
+    ),
+    *(
+        "9" * 20,
+        "9" * 5000,
+        "none",
+        "None",
+        "true",
+        "null",
+        "all",
+        "auto",
+        ",",
+        "1,,2",
+        "0.1,0.2",
+        "a,b",
+        "=",
+        "a=",
+        "=b",
+        "a=b=c",
+    ),
+    *(
+        ".",
+        "..",
+        "/",
+        "~",
+        "~nobody",
+        "/dev/null",
+        "/dev/zero",
+        "/proc/self/mem",
+        "nowhere",
+        "file",
+        "file/below",
+        "a b",
+        "ünïcode 💥",
+    ),
     *("\udcff", "\x1b[31m", "a\nb", "%s", "{}", "$(id)", "';--", "\\", "*", "a" * 300, "a" * 5000, "x" * 250 + "/" + "y" * 250),
-    *(":", "folder:", "folder:nowhere", "folder:.", "parquet:file", "dc:x+y", "hf:.", "ranking:file", "dq-bins:.", "digits:x", "timm:", "timm:x"),
-    *("timm:resnet18@file", "random:x", "graphcut:", "deepcore:x", "cuda:99", "cuda:-1", "cuda:x", "mps", "meta", "xla", "cpu:7", "cpu", "cpu:0"),
+    *(
+        ":",
+        "folder:",
+        "folder:nowhere",
+        "folder:.",
+        "parquet:file",
+        "dc:x+y",
+        "hf:.",
+        "ranking:file",
+        "dq-bins:.",
+        "digits:x",
+        "timm:",
+        "timm:x",
+    ),
+    *(
+        "timm:resnet18@file",
+        "random:x",
+        "graphcut:",
+        "deepcore:x",
+        "cuda:99",
+        "cuda:-1",
+        "cuda:x",
+        "mps",
+        "meta",
+        "xla",
+        "cpu:7",
+        "cpu",
+        "cpu:0",
+    ),
 )
 """What may stand for a value; no zero bytes, which no command line can hold."""
 
 KNOWN: Mapping[str, Sequence[str]] = {
     "dataset": ("digits", "shapes", "cifar10", "tiny-imagenet", "fashion-mnist"),
-    "dataset_options": ("classes=3", "per_class=20", "size=8", "modes=30", "test_share=0.5", "mirror=false", "size=-1", "per_class=10000000000"),
+    "dataset_options": (
+        "classes=3",
+        "per_class=20",
+        "size=8",
+        "modes=30",
+        "test_share=0.5",
+        "mirror=false",
+        "size=-1",
+        "per_class=10000000000",
+    ),
     "test_from": ("digits", "shapes"),
     "root": ("data", "."),
     "method": ("random", "graphcut", "herding", "dq", "k-center"),
@@ -79,7 +167,9 @@ KNOWN: Mapping[str, Sequence[str]] = {
 
 def words_of(parameter: click.Parameter) -> tuple[str, ...]:
     """Values that might be right: those known, those of its list of words, and its default."""
-    listed = re.fullmatch(r"\[(.+)\]", parameter.metavar or "") if isinstance(parameter, click.Option | click.Argument) else None
+    listed = (
+        re.fullmatch(r"\[(.+)\]", parameter.metavar or "") if isinstance(parameter, click.Option | click.Argument) else None
+    )
     default = parameter.default
     usual = (str(default),) if isinstance(default, str | int | float) else ()
     return (*KNOWN.get(str(parameter.name), ()), *(listed[1].split("|") if listed else ()), *usual)
@@ -92,7 +182,9 @@ def values(parameter: click.Parameter) -> st.SearchStrategy[str]:
     if not words:
         return st.one_of(st.sampled_from(JUNK), text)
     right = st.sampled_from(words)
-    misspelt = right.flatmap(lambda word: st.sampled_from([word[1:], word + "x", word.upper(), f"{word},", f"{word}:x", f" {word}"]))
+    misspelt = right.flatmap(
+        lambda word: st.sampled_from([word[1:], word + "x", word.upper(), f"{word},", f"{word}:x", f" {word}"])
+    )
     return st.one_of(right, right, right, right, misspelt, st.sampled_from(JUNK), text)
 
 
@@ -140,8 +232,9 @@ def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tup
 
 @contextmanager
 def place(folder: Path) -> Iterator[None]:
-    """Inside, the current folder has some results and a file that is nothing, and whatever would train, measure or start processes
-    says so instead, as a mistake of the user's.
+    """Inside, the current folder has some results and a file that is nothing, and no network is trained.
+
+    What would train or measure says so instead, as a mistake of the user's.
 
     Args:
         folder: empty.
@@ -166,8 +259,8 @@ def place(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, environment))
         stack.enter_context(mock.patch.object(torch.Tensor, "backward", refuse))
-        stack.enter_context(mock.patch.object(cost, "train", lambda *_, **__: SimpleNamespace(images_per_second=1000.0)))
-        stack.enter_context(mock.patch.object(precision, "resolve", lambda *_: "fp32"))
+        stack.enter_context(mock.patch.object(cost, "train", return_value=SimpleNamespace(images_per_second=1000.0)))
+        stack.enter_context(mock.patch.object(precision, "resolve", return_value="fp32"))
         stack.enter_context(chdir(folder / "here"))
         yield
 

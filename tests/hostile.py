@@ -1,8 +1,8 @@
 """Running a reader on bytes that nobody should believe, and telling whether it behaved.
 
-A reader behaves if it either gives what it is for, which can then be used, or raises one ``UserError``: one line, which names the
-file, folder or dataset. Everything else is a defect: another exception, a warning that people would see, more memory or time than
-the input warrants, a file written where none belongs, a pickle that was executed.
+A reader behaves if it either gives what it is for, which can then be used, or raises a ``UserError``: one line, which names
+the file, folder or dataset. Everything else is a defect: another exception, a warning that people would see, more memory or
+time than the input warrants, a file written where none belongs, a pickle that was executed.
 
 Folders are written as one row of bytes, a bundle: before every file a line ``#### name``. ``#### name -> target`` is a link,
 ``#### name |`` a pipe.
@@ -21,7 +21,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +135,7 @@ def unpack(data: bytes, folder: Path) -> None:
                 place.unlink(missing_ok=True)
                 place.symlink_to(target)
             elif pipe:
+                place.unlink(missing_ok=True)
                 os.mkfifo(place)
             elif not place.is_symlink():
                 place.unlink(missing_ok=True)  # a link of the skeleton's
@@ -188,18 +189,23 @@ def _executed(target: Target, data: bytes, variant: int, base: Path, measured: b
             warnings.simplefilter("ignore", kind)
         with alarm(_PATIENCE if measured else 10 * _PATIENCE), _limits(target.memory if measured else None):
             said = _outcome(target, path, variant)
+    _check_traces(base, seen, changed=listing(base / "hostile") != before)
+    return said
+
+
+def _check_traces(base: Path, seen: Sequence[warnings.WarningMessage], changed: bool) -> None:
+    """What a run must not leave behind: warnings, the mark of a pickle that was executed, files."""
     shown = [one for one in seen if not issubclass(one.category, _SILENT)]
     if shown:
-        raise DefectError("warning", f"{shown[0].category.__name__}: {shown[0].message} ({shown[0].filename}:{shown[0].lineno})")
+        text = f"{shown[0].category.__name__}: {shown[0].message} ({shown[0].filename}:{shown[0].lineno})"
+        raise DefectError("warning", text)
     if hasattr(sys, MARK):
         raise DefectError("executed", "a pickle was executed")
-    if listing(base / "hostile") != before:
+    if changed:
         raise DefectError("written", "something was written into the folder that was read")
-    if (extra := sorted({one.name for one in base.iterdir()} - {"hostile", "cache", "here", "out"})) or any(
-        (base / "here").iterdir()
-    ):
-        raise DefectError("written", f"something was written elsewhere: {extra}")
-    return said
+    extra = {one.name for one in base.iterdir()} - {"hostile", "cache", "here", "out"}
+    if extra or any((base / "here").iterdir()):
+        raise DefectError("written", f"something was written elsewhere: {sorted(extra)}")
 
 
 def _outcome(target: Target, path: Path, variant: int) -> str:

@@ -164,7 +164,9 @@ def _write_results(path: Path) -> None:
         pass
     with sqlite3.connect(path / "results.sqlite") as database:
         for place, one in enumerate(rows):
-            texts = [(one / name).read_bytes().decode("utf-8", "replace") for name in ("config", "result") if (one / name).is_file()]
+            texts = [
+                (one / name).read_bytes().decode("utf-8", "replace") for name in ("config", "result") if (one / name).is_file()
+            ]
             if len(texts) == 2:
                 database.execute("INSERT INTO cells VALUES (?, ?, ?, ?)", (one.name, *texts, f"2026-01-01T00:00:{place:02}"))
     database.close()
@@ -248,11 +250,31 @@ TARGETS: dict[str, Target] = {
         Target("dq", _importer("dq", {}, {"check_order": False}), "select_indices_hostile_0.5.npy", ("dq",), variants=2),
         Target("dq-bins", _importer("dq-bins", {}, {"check_order": False}), None, ("dq-bins",), variants=2),
         Target("dq-images", _dataset("dq-images", {}, {"size": 4, "gaps": True}), None, ("dq-images",), None, 2, IMAGES),
-        Target("dc", _dataset("dc", {}, {"run": -1, "in_order": False, "check": False}), "res_DC_CIFAR10_hostile_1ipc.pt", ("dc",), variants=2),
+        Target(
+            "dc",
+            _dataset("dc", {}, {"run": -1, "in_order": False, "check": False}),
+            "res_DC_CIFAR10_hostile_1ipc.pt",
+            ("dc",),
+            variants=2,
+        ),
         Target("dream", _dataset("dream", *_FORMATION), None, ("dream",), variants=3),
-        Target("mtt", _dataset("mtt", {"normalisation": "none"}, {"normalisation": "cifar10", "check": False, "soft_labels": "logits"}), None, ("mtt", "datm"), variants=2),
+        Target(
+            "mtt",
+            _dataset("mtt", {"normalisation": "none"}, {"normalisation": "cifar10", "check": False, "soft_labels": "logits"}),
+            None,
+            ("mtt", "datm"),
+            variants=2,
+        ),
         Target("hf", _dataset("hf", {}, {"size": 3, "test_share": 0.5}), None, ("hf",), None, 2, IMAGES),
-        Target("parquet", _dataset("parquet", {"test_share": 0.5}, {"size": 3, "test_share": 0.0}), "hostile.parquet", ("parquet",), None, 2, IMAGES),
+        Target(
+            "parquet",
+            _dataset("parquet", {"test_share": 0.5}, {"size": 3, "test_share": 0.0}),
+            "hostile.parquet",
+            ("parquet",),
+            None,
+            2,
+            IMAGES,
+        ),
         Target("parquets", _dataset("parquet", {}, {"size": 3}), None, (), None, 2, IMAGES),
         Target("folder", _dataset("folder", {}, {"size": 3}), None, ("folder",), None, 2, IMAGES),
         Target("images", _dataset("images", {}, {"size": 3}), None, ("images",), None, 2, IMAGES),

@@ -82,6 +82,19 @@ def mortal(task: str) -> int:
     return calls
 
 
+def starving(task: str) -> str:
+    """For tasks ``FOLDER NUMBER``: the first one leaves its process without memory, for itself and for what comes."""
+    import resource
+
+    if task.endswith(" 0"):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(), resource.RLIM_INFINITY))
+    else:
+        time.sleep(0.2)
+    bytearray(1 << 28)
+    return "enough"
+
+
 def train_or_die(marker: Path, task: Task) -> dict[str, Any]:
     """The training of a task; the first of all is killed."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import processes
 from dqas_plugin.bench import Cell, DatasetReference
 from dqas_plugin.bench.cell import Preparation, Task
 from dqas_plugin.bench.executors import WorkerLostError, _placed, default_jobs, each_once, local, portable_outcome
-from dqas_plugin.errors import DqasError, UserError
+from dqas_plugin.errors import DqasError, OutOfMemoryError, UserError
 
 
 def test_in_this_process() -> None:
@@ -53,6 +54,17 @@ def test_in_processes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
             process.kill()
             process.join()
         assert dict(pool.run(math.sqrt, [4.0, 9.0])) == {4.0: 2.0, 9.0: 3.0}  # they were killed while they had nothing to do
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory")
+def test_a_worker_that_ran_out_of_memory_is_replaced(tmp_path: Path) -> None:
+    """Else it fails at all that comes, faster than the others work, and so gets most of the tasks."""
+    tasks = [f"{tmp_path} {number}" for number in range(6)]
+    with local(2) as pool:
+        outcomes = dict(pool.run(processes.starving, tasks))
+    failed = [task for task, outcome in outcomes.items() if isinstance(outcome, OutOfMemoryError)]
+    assert failed == [tasks[0]]
+    assert [outcomes[task] for task in tasks[1:]] == ["enough"] * 5
 
 
 def test_tasks_for_all_gpus_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield found
 
 
-@pytest.mark.parametrize(("path", "command"), list(leaves(cli)), ids=lambda one: "-".join(one) if isinstance(one, tuple) else "")
+@pytest.mark.parametrize(
+    ("path", "command"), list(leaves(cli)), ids=lambda one: "-".join(one) if isinstance(one, tuple) else ""
+)
 def test_any_options(path: tuple[str, ...], command: click.Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DQAS_CACHE", str(folder / "cache"))
 

@@ -124,9 +124,38 @@ def test_bad_readers_are_told(run: object, kind: str, monkeypatch: pytest.Monkey
     assert caught.value.kind == kind
 
 
+def test_no_more_pixels_are_decoded_at_once_than_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    from dqas_plugin.datasets import decode
+
+    Image.new("RGB", (10, 10)).save(tmp_path / "x.png")
+    content = (tmp_path / "x.png").read_bytes()
+    batch = [decode.Encoded(str(number), content) for number in range(decode.BATCH)]
+    assert [len(one) for one in decode.decode_batches([[], batch], None)] == [decode.BATCH]
+    monkeypatch.setattr(decode, "_AT_ONCE", 100 * 300)
+    found = [len(one) for one in decode.decode_batches([batch], None)]
+    assert max(found) == 100
+    assert sum(found) == decode.BATCH
+
+
 def test_bundles_stay_where_they_are_unpacked(tmp_path: Path) -> None:
-    files = {"../out": b"x", "/etc/x": b"x", "a/../../b": b"x", "a\0b": b"x", "good/one": b"1 #### x", "two": b"\n", "l -> two": b""}
+    files = {
+        "../out": b"x",
+        "/etc/x": b"x",
+        "a/../../b": b"x",
+        "a\0b": b"x",
+        "good/one": b"1 #### x",
+        "two": b"\n",
+        "l -> two": b"",
+    }
     hostile.unpack(pack(files), tmp_path / "in")
-    assert sorted(one.relative_to(tmp_path).as_posix() for one in tmp_path.rglob("*")) == ["in", "in/good", "in/good/one", "in/l", "in/two"]
+    assert sorted(one.relative_to(tmp_path).as_posix() for one in tmp_path.rglob("*")) == [
+        "in",
+        "in/good",
+        "in/good/one",
+        "in/l",
+        "in/two",
+    ]
     assert (tmp_path / "in" / "good" / "one").read_bytes() == b"1 #### x"
     assert (tmp_path / "in" / "l").read_bytes() == b"\n"

@@ -107,7 +107,10 @@ BAD_BINS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a table": (lambda folder: saved(folder / "select_indices_D_exp0.npy", [[1]]), r"exp0.npy: the bin must be one row"),
     "a mask": (lambda folder: saved(folder / "select_indices_D_exp0.npy", [True]), r"one row of whole numbers, not bool"),
     "text": (lambda folder: saved(folder / "select_indices_D_exp0.npy", ["1"]), r"one row of whole numbers, not <U1"),
-    "cut off": (lambda folder: cut(folder / "select_indices_D_exp0.npy"), "exp0.npy cannot be read as a bin of DQ: it is damaged, its header claims 160 bytes"),
+    "cut off": (
+        lambda folder: cut(folder / "select_indices_D_exp0.npy"),
+        "exp0.npy cannot be read as a bin of DQ: it is damaged, its header claims 160 bytes",
+    ),
     "no array": (lambda folder: (folder / "select_indices_D_exp0.npy").write_bytes(b""), "exp0.npy cannot be read as a bin of"),
 }
 

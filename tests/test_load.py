@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import sqlite3
 import time
@@ -154,6 +155,29 @@ def test_results_removed_while_they_are_read(tmp_path: Path) -> None:
         _ = section.rows[0].classes
 
 
+@pytest.mark.parametrize(
+    ("change", "table"),
+    [
+        ("UPDATE figures SET numbers = x'00'", 2),
+        ("UPDATE figures SET numbers = 'text of no use' || hex(numbers)", 2),
+        ("UPDATE figures SET numbers = replace(numbers, numbers, zeroblob(104) || x'000000000000F07F')", 2),
+        ("UPDATE figures SET seed = 'one'", 2),
+        ("UPDATE figures SET training = x'01'", 3),
+        ("UPDATE figures SET key = key || '!'", 2),
+        ("UPDATE class_figures SET last = x'00'", 1),
+        ("UPDATE class_figures SET last = 7", 1),
+        ("DROP TABLE figures; CREATE TABLE figures AS SELECT key FROM cells", 2),
+    ],
+)
+def test_damaged_figures(change: str, table: int, tmp_path: Path) -> None:
+    fill(tmp_path, one_table(40, methods=("random", "graphcut")))
+    database = sqlite3.connect(tmp_path / "results.sqlite")
+    database.executescript(change)
+    database.close()
+    with pytest.raises(UserError, match="is damaged"):
+        tables.build(table, evidence.read(tmp_path), tmp_path)
+
+
 def test_reading_figures_is_quicker_by_far(tmp_path: Path) -> None:
     """The measure is processor time: other programs do not decide it. In truth it is forty times."""
     fill(tmp_path, one_table(1000, classes=100, methods=("random", "graphcut"), budgets=1))
@@ -218,7 +242,7 @@ def test_columns_are_summarised_as_one_by_one(seeds: int, gaps: bool) -> None:
     if gaps:
         values[draws.random(values.shape) < 0.3] = np.nan
         values[:, 5] = np.nan
-    columns = [[one for one in column if one == one] for column in values.T.tolist()]
+    columns = [[one for one in column if not math.isnan(one)] for column in values.T.tolist()]
     for ours, column in zip(summaries(values), columns, strict=True):
         same(ours, summarise(column))
     zeros = [dict.fromkeys(range(len(column)), 0.0) for column in columns]

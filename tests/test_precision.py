@@ -19,17 +19,23 @@ def test_the_probe_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(precision, "_probe", lambda *_: next(answers))
     assert precision.resolve("auto", convnet3_small, (1, 8, 8)) == decision
     assert precision.resolve("auto", convnet3_small, (1, 8, 8)) == decision
-    assert len([one for one in (tmp_path / "precision").iterdir() if one.suffix != ".lock"]) == 1
+    assert len([one for one in (tmp_path / "precision").iterdir() if one.suffix != ".lock"]) == 2
     assert precision.resolve("auto", convnet3, (1, 8, 8)) != decision  # another network is another question
 
 
 def test_the_first_answer_stands_and_junk_does_not(tmp_path: Path) -> None:
-    entry = tmp_path / "answer"
+    """Damage to one of its two copies is mended from the other one; both of them must be lost for another measurement."""
+    entry, second = tmp_path / "answer", tmp_path / "answer-copy"
     assert precision._answer(entry, lambda: 2.0) == "bf16"
     assert precision._answer(entry, lambda: 0.5) == "bf16"
-    (entry / "meta.json").write_text('{"precis')
+    for damaged in (entry, second, entry, second):
+        (damaged / "meta.json").write_text('{"precis')
+        assert precision._answer(entry, lambda: 0.5) == "bf16"
+    for damaged in (entry, second):
+        (damaged / "meta.json").write_text('{"precis')
     assert precision._answer(entry, lambda: 0.5) == "fp32"
-    assert sorted(one.name for one in tmp_path.iterdir()) == [".answer.lock", "answer"]
+    names = sorted(one.name for one in tmp_path.iterdir())
+    assert names == [".answer-copy.lock", ".answer.lock", "answer", "answer-copy"]
 
 
 def test_real_probe_and_explicit_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

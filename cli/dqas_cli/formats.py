@@ -29,7 +29,7 @@ def chosen_format(option: str, name: str | None, pairs: Iterable[str]) -> dict[s
     """The options of the chosen format; none without one.
 
     Raises:
-        UserError: for an unknown format or option (with the nearest ones), options without a format, or a package that is missing.
+        UserError: for an unknown format or option (with the nearest ones), options without a format, or a missing package.
     """
     texts = split_pairs("--format-option", pairs)
     if name is None:

@@ -96,7 +96,9 @@ class Program(click.Group):
         """The exit status of a run; what went wrong is said on stderr."""
         self.debug = False
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, and terminals may not know every character
+            if isinstance(
+                stream, io.TextIOWrapper
+            ):  # names of files may be no text, and terminals may not know every character
                 stream.reconfigure(errors="backslashreplace")
         try:
             result = run()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from dqas_plugin.bench.finished import Epoch, Finished, Floats, Kind, Way
-from dqas_plugin.bench.kept_figures import ClassFigures, Kept, floats
+from dqas_plugin.bench.kept_figures import ClassFigures, Kept, table
 from dqas_plugin.bench.store import Store
 from dqas_plugin.bench.table import Section, section_of, tabulate
 from dqas_plugin.errors import UserError, unknown_name
@@ -66,10 +66,11 @@ class _Named(NamedTuple):
 
 def _section(store: Store, part: str, epoch: Epoch) -> Section:
     """The table of a part of the results, of the figures that are kept of them."""
-    by_class = _ByClass(store.folder, part)
+    found = store.ways(part)
+    by_class = _ByClass(store.folder, part, found[0][1].dataset.classes)
     ways = [
         Way(cell, kept.line, len(kept.seeds), Finished(kept.seeds, kept.trainings, kept.numbers, partial(by_class, kept)))
-        for kept, cell in store.ways(part)
+        for kept, cell in found
     ]
     seeds = tuple(sorted({seed for way in ways for seed in way.finished.seeds}))
     class_names = next((way.cell.dataset.class_names for way in ways if way.cell.dataset.class_names), ())
@@ -79,13 +80,13 @@ def _section(store: Store, part: str, epoch: Epoch) -> Section:
 class _ByClass:
     """Reads the figures of every class of a part when some are asked for: only few tables show any."""
 
-    def __init__(self, folder: Path, part: str) -> None:
-        self.folder, self.part = folder, part
+    def __init__(self, folder: Path, part: str, classes: int) -> None:
+        self.folder, self.part, self.classes = folder, part, classes
         self.read = cache(self._read)
 
     def _read(self, kind: Kind) -> ClassFigures:
         with Store.existing(self.folder) as store:
-            return store.class_figures(self.part, kind)
+            return store.class_figures(self.part, kind, self.classes)
 
     def __call__(self, kept: Kept, kind: Kind) -> Floats:
         """Those of a way, float64 ``[n, C]``.
@@ -96,7 +97,7 @@ class _ByClass:
         values = self.read(kind).get((kept.line, kept.budget), {})
         if not values.keys() >= set(kept.seeds):
             raise UserError(f"results in {self.folder} were removed while they were read: start the same command again")
-        return floats(values[seed] for seed in kept.seeds).reshape(len(kept.seeds), -1)
+        return table([values[seed] for seed in kept.seeds], self.classes)
 
 
 def _chosen(named: Sequence[tuple[T, _Named]], wanted: Mapping[str, str | None]) -> list[tuple[T, _Named]]:

@@ -1,7 +1,7 @@
 """What tables show of finished cells, as arrays: it is kept beside their results, so that many are read at once.
 
-Cells that differ in their seed alone are one *way* of choosing: a row of a table. Ways that differ in their budget alone are one
-*line*, and lines of one dataset, model, recipe and kind of device one *part* of the results: a table.
+Cells that differ in their seed alone are one *way* of choosing: a row of a table. Ways that differ in their budget alone are
+one *line*, and lines of one dataset, model, recipe and kind of device one *part* of the results: a table.
 """
 
 from __future__ import annotations

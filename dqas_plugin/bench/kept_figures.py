@@ -7,7 +7,7 @@ made again at any time, and a file without them (of an older version) is read by
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -95,27 +95,40 @@ def ways(database: sqlite3.Connection, part: str) -> list[Kept]:
     for (line, budget), cells in found.items():
         first = min(cells, key=lambda one: one[1])
         seeds, _, _, trainings, numbers = zip(*sorted(cells), strict=True)
-        table = floats(numbers).reshape(len(seeds), NUMBERS)
-        kept.append((first[1], Kept(names[line], budget, first[2], seeds, trainings, table)))
+        if not all(type(one) is int for one in (budget, *seeds)) or not all(type(one) is str for one in trainings):
+            raise ValueError("a figure is of another kind")
+        shown = table(numbers, NUMBERS)
+        if not np.isfinite(shown).all():
+            raise ValueError("a figure is no number")
+        kept.append((first[1], Kept(names[line], budget, first[2], seeds, trainings, shown)))
     return [one for _, one in sorted(kept, key=lambda one: one[0])]
 
 
-def of_classes(database: sqlite3.Connection, part: str, kind: Kind) -> ClassFigures:
-    """The figures of every class, of one kind."""
+def of_classes(database: sqlite3.Connection, part: str, kind: Kind, classes: int) -> ClassFigures:
+    """The figures of every class, of one kind.
+
+    Raises:
+        ValueError: if they are of another number of classes.
+        TypeError: if they are none.
+    """
     names = dict(database.execute("SELECT id, hash FROM lines WHERE part = ?", (part,)))
     found: dict[tuple[int, int], dict[int, bytes]] = {}
     for line, budget, seed, values in database.execute(
         f"SELECT line, budget, seed, {kind} FROM figures JOIN class_figures USING (id) {_OF_PART}", (part,)
     ):
         found.setdefault((line, budget), {})[seed] = values
+    for cells in found.values():
+        table(list(cells.values())[:1], classes)
     return {(names[line], budget): cells for (line, budget), cells in found.items()}
 
 
-def keys(database: sqlite3.Connection) -> set[str]:
-    """Of the cells that have figures."""
-    return {key for (key,) in database.execute("SELECT key FROM figures")}
+def keys(database: sqlite3.Connection, part: str | None = None) -> set[str]:
+    """Of the cells that have figures, or of those in a part."""
+    found = database.execute(f"SELECT key FROM figures {_OF_PART}", (part,)) if part else database.execute(_KEYS)
+    return {key for (key,) in found}
 
 
+_KEYS = "SELECT key FROM figures"
 _OF_PART = "WHERE line IN (SELECT id FROM lines WHERE part = ?)"
 
 
@@ -123,6 +136,13 @@ def _bytes(values: Floats) -> bytes:
     return values.astype(_FLOAT).tobytes()
 
 
-def floats(values: Iterable[bytes]) -> Floats:
-    """Kept numbers as one row."""
-    return np.frombuffer(b"".join(values), _FLOAT).astype(np.float64, copy=False)
+def table(rows: Sequence[bytes], width: int) -> Floats:
+    """Kept numbers, float64 ``[len(rows), width]``.
+
+    Raises:
+        ValueError: if a row has another length.
+        TypeError: if it is none.
+    """
+    if any(len(one) != _FLOAT.itemsize * width for one in rows):
+        raise ValueError("figures of another size")
+    return np.frombuffer(b"".join(rows), _FLOAT).astype(np.float64, copy=False).reshape(len(rows), width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum, sqrt
+from math import fsum, isnan, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +55,7 @@ def summarise(values: Iterable[float]) -> Summary | None:
 def summaries(values: FloatArray) -> tuple[Summary | None, ...]:
     """Of every column of ``[n, C]``, without its NaN; None for a column with nothing else."""
     if len(values) < _MANY or np.isnan(values).any():
-        return tuple(summarise(one for one in column if one == one) for column in values.T.tolist())
+        return tuple(summarise(one for one in column if not isnan(one)) for column in values.T.tolist())
     means, deviations = values.mean(axis=0).tolist(), values.std(axis=0, ddof=1).tolist()
     return tuple(Summary(mean, deviation, len(values)) for mean, deviation in zip(means, deviations, strict=True))
 
@@ -75,10 +75,10 @@ def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) ->
 def paired_differences(differences: FloatArray) -> list[Difference | None]:
     """The same of every column of differences ``[n, C]``, without its NaN; None for a column with nothing else."""
     if len(differences) < 2 or np.isnan(differences).any():
-        columns = [dict(enumerate(one for one in column if one == one)) for column in differences.T.tolist()]
+        columns = [dict(enumerate(one for one in column if not isnan(one))) for column in differences.T.tolist()]
         return [paired_difference(column, dict.fromkeys(column, 0.0)) for column in columns]
-    columns = np.ascontiguousarray(differences.T)  # summed as a single one is
-    means, deviations = columns.mean(axis=1).tolist(), columns.std(axis=1, ddof=1).tolist()
+    rows = np.ascontiguousarray(differences.T)  # summed as a single one is
+    means, deviations = rows.mean(axis=1).tolist(), rows.std(axis=1, ddof=1).tolist()
     return [_difference(*one, len(differences)) for one in zip(means, deviations, strict=True)]
 
 

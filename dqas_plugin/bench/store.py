@@ -19,10 +19,10 @@ from types import TracebackType
 from typing import Any
 
 from dqas_plugin.bench import kept_figures
-from dqas_plugin.bench.finished import Kind
+from dqas_plugin.bench.finished import Kind, part_of
 from dqas_plugin.bench.grid import RESULT_FORMAT, Cell, hashed
 from dqas_plugin.bench.kept_figures import Kept
-from dqas_plugin.bench.stored_rows import check_result, checked_cell
+from dqas_plugin.bench.stored_rows import check_result, checked_cell, is_shown
 from dqas_plugin.errors import UserError
 from dqas_plugin.untrusted import parsed_json
 
@@ -140,7 +140,7 @@ class Store:
             said = str(error)
             if "not a database" in said:
                 raise UserError(f"{self.path} is not a file of results: move it away or choose another folder") from error
-            if "malformed" in said or "no such table" in said or "decode" in said:
+            if "malformed" in said or "no such" in said or "decode" in said:
                 raise self._damaged(said) from error
             raise UserError(f"cannot {verb} {self.path} ({said}): {_remedy(verb, said)}") from error
 
@@ -200,22 +200,43 @@ class Store:
 
     def parts(self) -> list[tuple[str, Cell]]:
         """Every part of the results with its first cell, where there are figures; those measured first come first."""
-        with self._in_words("read"):
+        with self._of_figures():
             found = list(kept_figures.parts(self._database))
         cells = self._cells_of(key for _, key in found)
         return [(part, cells[key]) for part, key in found]
 
     def ways(self, part: str) -> list[tuple[Kept, Cell]]:
         """The ways of a part, each with the first of its cells; those measured first come first."""
-        with self._in_words("read"):
+        with self._of_figures():
             found = kept_figures.ways(self._database, part)
         cells = self._cells_of(one.first for one in found)
         return [(one, cells[one.first]) for one in found]
 
-    def class_figures(self, part: str, kind: Kind) -> kept_figures.ClassFigures:
-        """Accuracies or counts of every class in a part."""
+    def class_figures(self, part: str, kind: Kind, classes: int) -> kept_figures.ClassFigures:
+        """Accuracies or counts of every class in a part, which has so many."""
+        with self._of_figures():
+            return kept_figures.of_classes(self._database, part, kind, classes)
+
+    @contextmanager
+    def _of_figures(self) -> Iterator[None]:
         with self._in_words("read"):
-            return kept_figures.of_classes(self._database, part, kind)
+            try:
+                yield
+            except (ValueError, TypeError, OverflowError) as error:  # whatever a damaged file may cause
+                raise self._damaged("the figures of its tables are none") from error
+
+    def cells_beside(self, cell: Cell) -> Iterator[tuple[Cell, Result]]:
+        """Every finished cell of the table that a cell belongs to, with its result, oldest first."""
+        part = part_of(cell)
+        if not self.has_figures:
+            yield from ((one, result) for one, result in self.cells() if part_of(one) == part)
+            return
+        with self._in_words("read"):
+            keys = kept_figures.keys(self._database, part)
+        query = "SELECT key, config, result FROM cells ORDER BY created, rowid"
+        for key, config, result in self._rows(query):
+            if key in keys:
+                yield self._cell(key, config), self._parsed(result)
 
     def cells(self) -> Iterator[tuple[Cell, Result]]:
         """Every finished cell with its result, oldest first."""
@@ -243,7 +264,7 @@ class Store:
         """Keep the result of a cell, and the figures that tables show of it."""
         with self._in_words("write"), _transaction(self._database):
             self._write("cells", cell.key, cell.configuration(), result)
-            if "accuracy" in result:
+            if is_shown(result, cell.dataset.classes):
                 kept_figures.keep(self._database, cell, result)
 
     def _add_figures(self) -> None:
@@ -255,14 +276,16 @@ class Store:
             with _transaction(self._database):
                 there = kept_figures.keys(self._database)
                 for cell, result in self.cells():
-                    if cell.key not in there and "accuracy" in result:
+                    if cell.key not in there and is_shown(result, cell.dataset.classes):
                         kept_figures.keep(self._database, cell, result)
 
     def _cells_of(self, keys: Iterable[str]) -> dict[str, Cell]:
         """The cells of these keys, by key."""
-        found = {}
-        for key, config in self._chosen("config", list(keys)):
+        found, wanted = {}, list(dict.fromkeys(keys))
+        for key, config in self._chosen("config", wanted):
             found[key] = self._cell(key, config)
+        if len(found) < len(wanted):
+            raise self._damaged("figures belong to no cell")
         return found
 
     def _cell(self, key: str, config: str) -> Cell:

@@ -10,6 +10,8 @@ from functools import cache
 from typing import Any
 
 from dqas_plugin.bench.grid import Cell
+from dqas_plugin.defaults import GOALS
+from dqas_plugin.errors import UserError
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -32,12 +34,12 @@ def checked_cell(content: Mapping[str, Any]) -> Cell:
     """
     try:
         cell = Cell.from_configuration(content)
-        parts = (cell, cell.dataset, cell.recipe)
-        sound = all(_fits(getattr(part, name), kinds) for part in parts for name, kinds in _kinds_of(type(part)))
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        sound = all(_sound(part) for part in (cell, cell.dataset, cell.recipe))
+    except (LookupError, TypeError, AttributeError, ValueError, UserError) as error:
         raise ValueError("a row describes no cell") from error
-    names = cell.dataset.class_names
-    if not sound or not all(isinstance(one, str) for one in names or ()):
+    names = cell.dataset.class_names or ()
+    named = all(isinstance(one, str) for one in names) and len(names) in (0, cell.dataset.classes)
+    if not sound or not named or cell.goal not in GOALS or cell.dataset.classes < 1:
         raise ValueError("a row describes no cell")
     return cell
 
@@ -62,6 +64,15 @@ def check_result(result: Mapping[str, Any], classes: int) -> None:
         raise ValueError("a row is no result")
 
 
+def is_shown(result: Mapping[str, Any], classes: int) -> bool:
+    """Whether a table can be made of a result."""
+    try:
+        check_result(result, classes)
+    except ValueError:
+        return False
+    return True
+
+
 def _check_numbers(values: Any, count: int, *, none: bool) -> None:
     if not isinstance(values, list) or len(values) != count:
         raise ValueError("a row has other classes than its dataset")
@@ -72,8 +83,13 @@ def _check_numbers(values: Any, count: int, *, none: bool) -> None:
             raise ValueError("a row has something else than numbers in it")
 
 
+def _sound(part: Any) -> bool:
+    kind: Any = type(part)
+    return all(_fits(getattr(part, name), kinds) for name, kinds in _kinds_of(kind))
+
+
 @cache
-def _kinds_of(kind: type) -> tuple[tuple[str, tuple[type, ...]], ...]:
+def _kinds_of(kind: Any) -> tuple[tuple[str, tuple[type, ...]], ...]:
     """The fields of a class whose annotations are understood, and the classes of what they may hold."""
     found = []
     for one in fields(kind):

@@ -48,8 +48,8 @@ def load(root: Path | None) -> DatasetSplits:
     train, test = _split(folder, "train"), _split(folder, "test")
     if train.image_shape != test.image_shape:
         raise UserError(
-            f"{_NAME}: {folder} has training images of {train.image_shape[1:]} pixels and test images of {test.image_shape[1:]}: "
-            "download them again"
+            f"{_NAME}: {folder} has training images of {train.image_shape[1:]} pixels and test images of "
+            f"{test.image_shape[1:]}: download them again"
         )
     return DatasetSplits(train, test)
 

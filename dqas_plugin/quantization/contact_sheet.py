@@ -12,6 +12,7 @@ from torch import Tensor
 from dqas_plugin.data import ImageDataset
 from dqas_plugin.datasets.decode import Pixels
 from dqas_plugin.errors import UserError
+from dqas_plugin.paths import atomic_file
 from dqas_plugin.quantization.patches import pixel_mask
 
 _SIDE = 96  # pixels of a small image on the sheet, at least
@@ -53,11 +54,8 @@ def contact_sheet(
     labels = data.labels.numpy()
     rows = [(data.classes[one], np.flatnonzero(labels == one)[:per_class]) for one in shown.tolist()]
     sheet = _drawn(data, keep, rebuilt, rows)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path, "PNG", optimize=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror or error}): choose another folder") from error
+    with atomic_file(path) as whole:
+        sheet.save(whole, "PNG", optimize=True)
     return path
 
 

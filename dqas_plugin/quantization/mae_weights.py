@@ -148,7 +148,9 @@ def _shape_of(path: Path, state: dict[str, Tensor]) -> MaeShape:
 
 def _blocks(state: dict[str, Tensor], name: str) -> int:
     """One more than the highest number of a block."""
-    return 1 + max((int(found[1]) for one in state if (found := re.match(rf"{name}\.(\d{{1,9}})\.", one, re.ASCII))), default=-1)
+    return 1 + max(
+        (int(found[1]) for one in state if (found := re.match(rf"{name}\.(\d{{1,9}})\.", one, re.ASCII))), default=-1
+    )
 
 
 def _short(error: RuntimeError) -> str:

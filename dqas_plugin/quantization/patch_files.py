@@ -37,6 +37,7 @@ from dqas_plugin.datasets.encode import picture
 from dqas_plugin.datasets.files import file_digest
 from dqas_plugin.errors import UserError
 from dqas_plugin.models import Shape
+from dqas_plugin.paths import atomic_file
 from dqas_plugin.quantization.patches import PatchedImages, patch_count
 from dqas_plugin.untrusted import parsed_json
 
@@ -321,25 +322,19 @@ def _write(
 ) -> Written:
     """Whole or not at all; a block of rows is in memory at a time."""
     target = folder / f"{split}-00000-of-00001.parquet"
-    partial_file = folder / f".{target.name}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if others := sorted(one.name for one in folder.glob(f"{split}*.parquet") if one != target):
-            raise UserError(f"{folder} holds {others[0]} already, which would be loaded too: choose another folder")
-        try:
-            with pq.ParquetWriter(partial_file, schema, compression="zstd", use_dictionary=False) as writer:
-                for start in range(0, len(data), BATCH):
-                    rows = slice(start, start + BATCH)
-                    labels = [pa.array(data.labels[rows].numpy(), pa.int64())]
-                    if data.targets is not None:
-                        soft = pa.array(data.targets[rows].numpy().ravel(), pa.float32())
-                        labels.append(pa.FixedSizeListArray.from_arrays(soft, data.num_classes))
-                    writer.write_batch(pa.record_batch([*columns(rows), *labels], schema=schema))
-            partial_file.replace(target)
-        finally:
-            partial_file.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {target} ({error.strerror or error}): choose another folder") from error
+    if others := sorted(one.name for one in folder.glob(f"{split}*.parquet") if one != target):
+        raise UserError(f"{folder} holds {others[0]} already, which would be loaded too: choose another folder")
+    with (
+        atomic_file(target) as whole,
+        pq.ParquetWriter(whole, schema, compression="zstd", use_dictionary=False) as writer,
+    ):
+        for start in range(0, len(data), BATCH):
+            rows = slice(start, start + BATCH)
+            labels = [pa.array(data.labels[rows].numpy(), pa.int64())]
+            if data.targets is not None:
+                soft = pa.array(data.targets[rows].numpy().ravel(), pa.float32())
+                labels.append(pa.FixedSizeListArray.from_arrays(soft, data.num_classes))
+            writer.write_batch(pa.record_batch([*columns(rows), *labels], schema=schema))
     return Written(target, len(data), target.stat().st_size)
 
 

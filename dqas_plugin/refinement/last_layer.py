@@ -205,7 +205,7 @@ class Fitted:
 
 def _spread(rows: Tensor, mean: Tensor) -> float:
     """Root of the mean squared distance from ``mean`` of rows ``[n, d]``; 0 where that is but their rounding."""
-    parts = rows.split(_CHUNK)
+    parts = torch.split(rows, _CHUNK)
     squares = torch.stack([(one.double() - mean).square().sum() for one in parts]).sum()
     spread = float((squares / len(rows)).sqrt())
     return spread if spread > NO_SPREAD * float(mean.norm()) else 0.0

@@ -38,7 +38,9 @@ def check_stream(file: Any, path: Path) -> None:
         except struct.error as error:
             raise ValueError("the description of a batch is damaged") from error
         if compressed:
-            raise UserError(f"{path} is compressed, which save_to_disk of datasets never does: save the dataset again with that")
+            raise UserError(
+                f"{path} is compressed, which save_to_disk of datasets never does: save the dataset again with that"
+            )
 
 
 def _compressed(description: bytes) -> bool:

@@ -28,18 +28,13 @@ class Measured:
 
 def measured(folder: Path | str, sections: Sequence[Section]) -> list[Measured]:
     """For each of the tables."""
-    with Store.existing(folder) as store:
-        found = list(store.cells())
     parts = []
-    for section in sections:
-        first = section.rows[0].cell
-        mine = [one for one in found if first is not None and _table(one[0]) == _table(first)]
-        parts.append(Measured(tuple(cell for cell, _ in mine), tuple(result for _, result in mine)))
+    with Store.existing(folder) as store:
+        for section in sections:
+            first = section.rows[0].cell
+            mine = [] if first is None else list(store.cells_beside(first))
+            parts.append(Measured(tuple(cell for cell, _ in mine), tuple(result for _, result in mine)))
     return parts
-
-
-def _table(cell: Cell) -> tuple[Any, ...]:
-    return cell.dataset.identity(), cell.model, cell.recipe.as_dict(), cell.device
 
 
 def cost(part: Measured) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from dqas_plugin.bench import render
 from dqas_plugin.bench.statistics import Difference, Summary, told_p
@@ -49,7 +50,7 @@ def protocol_in_words(section: Section) -> str:
 
 def told_seeds(seeds: Sequence[int]) -> str:
     """``0 to 4`` or ``0, 2, 5``."""
-    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+    if len(seeds) > 2 and all(after == before + 1 for before, after in pairwise(seeds)):
         return f"{seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))
 
