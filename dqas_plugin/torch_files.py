@@ -7,12 +7,14 @@ down.
 
 from __future__ import annotations
 
+import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +26,14 @@ if TYPE_CHECKING:
 
 _DEEPEST = 64  # containers inside containers; the files that programs write have at most 6
 _CODE = re.compile(r"b1|[iu][1248]|f[248]", re.ASCII)
+_LEGACY = 5  # pickles in a row that a file of old versions begins with
+_GROWING = frozenset({"hex", "hexcodec", "uu", "uucodec", "quopri", "quopricodec", "quotedprintable", "base64", "base64codec"})
+"""Encodings of bytes as bytes, with nothing but letters in their names: each makes them longer, and they can be put on top of
+one another."""
+
+_SLICE = ("mark", "stackslice")  # what pickletools calls the objects since the last mark
+_MOST_IN_TUPLE = 1_000_000  # values, counted as often as they are in it
+_LONGEST_CODEC = 40  # characters of such a name
 _ORDERS = ("<", ">", "|", "=")
 
 
@@ -46,6 +56,7 @@ def read_torch(path: Path, what: str, more: Sequence[Any] = ()) -> Any:
     size = size_of(path, what)
     archived = _is_archive(path, size)
     try:
+        _check_growth(path, archived)
         with torch.serialization.safe_globals([*_NUMPY, *more]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on pickles of an unusual protocol
             # Mapped, a tensor is a part of the file; read, it may be longer than what was read for it.
@@ -70,6 +81,79 @@ def _is_archive(path: Path, size: int) -> bool:
     if claimed > size:
         raise UserError(f"{path} claims {claimed:,} bytes of content and has {size:,}: it is damaged, or made to fill memory")
     return True
+
+
+def _check_growth(path: Path, archived: bool) -> None:
+    """Refuse pickles that make much of little, which torch does not: byte arrays of any length, encodings of encodings, tuples.
+
+    Raises:
+        ValueError: if one does.
+        OSError, zipfile.BadZipFile: if the file cannot be read.
+    """
+    if archived:
+        with zipfile.ZipFile(path) as archive:
+            for one in archive.infolist():
+                if one.filename.endswith(".pkl"):
+                    _check_pickle(BytesIO(archive.read(one)))
+        return
+    with path.open("rb") as file:
+        for _ in range(_LEGACY):
+            _check_pickle(file)
+
+
+def _check_pickle(stream: IO[bytes]) -> None:
+    encodes = grows = False
+    tuples = _Tuples()
+    try:
+        for kind, argument, _ in pickletools.genops(stream):
+            text = argument.decode("latin-1") if isinstance(argument, bytes) else argument if isinstance(argument, str) else ""
+            if kind.name == "GLOBAL":
+                encodes |= text == "_codecs encode"
+                grows |= text.endswith(" bytearray")
+            elif len(text) < _LONGEST_CODEC:
+                grows |= encodes and _letters(text) in _GROWING
+            grows |= tuples.step(kind, argument) > _MOST_IN_TUPLE
+    except (ValueError, IndexError):  # torch stops at the same place
+        pass
+    if grows:
+        raise ValueError("it makes much of little: byte arrays, encodings of encodings, tuples of tuples")
+
+
+class _Tuples:
+    """How much there is in every tuple that a pickle makes: its hash takes as long, and nothing can interrupt that.
+
+    A stack like that of an unpickler, of these numbers instead of objects; None is a mark.
+    """
+
+    def __init__(self) -> None:
+        self.stack: list[int | None] = []
+        self.memo: dict[Any, int | None] = {}
+
+    def step(self, kind: pickletools.OpcodeInfo, argument: Any) -> int:
+        """Follow an instruction; how much there is in what it leaves on top."""
+        if kind.name.endswith("GET"):
+            self.stack.append(self.memo.get(argument, 1))
+        elif kind.name.endswith("PUT"):
+            self.memo[argument] = self.stack[-1]
+        elif kind.name == "MARK":
+            self.stack.append(None)
+        else:
+            names = [one.name for one in kind.stack_before]
+            taken = self._since_mark() if "mark" in names else []
+            taken += [self.stack.pop() for name in names if name not in _SLICE]
+            made = 1 + sum(one or 0 for one in taken) if kind.name.startswith("TUPLE") else 1
+            self.stack += [made] * len(kind.stack_after)
+        return (self.stack[-1] or 0) if self.stack else 0
+
+    def _since_mark(self) -> list[int | None]:
+        taken: list[int | None] = []
+        while (one := self.stack.pop()) is not None:
+            taken.append(one)
+        return taken
+
+
+def _letters(text: str) -> str:
+    return "".join(one for one in text.lower() if one.isalnum())
 
 
 def _refusal(error: Exception) -> str:

@@ -120,6 +120,13 @@ def nasty_pickles() -> Iterator[tuple[str, bytes]]:
     for name in ("detach", "float", "numpy", "__array__"):
         disguised.__dict__[name] = 5
     yield "bomb-attributes", torch_file([disguised, disguised])
+    twice = b"".join(b"h" + bytes([k]) + b"\x86q" + bytes([k + 1]) for k in range(60))
+    yield "bomb-hash", b"\x80\x02}K\x00q\x00" + twice + b"K\x01s."
+    yield "bomb-bytearray", b"\x80\x02cbuiltins\nbytearray\n\x8a\x05" + (3 << 30).to_bytes(5, "little") + b"\x85R."
+    hexed = b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x06\x00\x00\x00latin1\x86R"
+    for _ in range(30):
+        hexed = b"c_codecs\nencode\n" + hexed + b"X\x03\x00\x00\x00hex\x86R"
+    yield "bomb-hex", b"\x80\x02" + hexed + b"."
     yield "bomb-strides", torch_file([torch.zeros(1).expand(10**6, 3, 100, 100), torch.zeros(1).expand(10**6)])
     yield "bomb-storage", reclaimed(torch_file([torch.zeros(4, 3, 2, 2), torch.arange(4)]))
 

@@ -223,9 +223,12 @@ FOLDERS: Mapping[str, Odd] = {
 
 
 def methods() -> list[str]:
-    """Every registered method and every variant of it that needs no program or file of somebody else's."""
+    """Every registered method that needs no program or file of somebody else's, and every variant that is not its default."""
     found = []
     for name, selector in plugins().selectors.items():
-        if not selector.version and name != "distilled-family":
-            found += [name, *(f"{name}:{variant}" for variant in selector.variants)]
+        if selector.version or name == "distilled-family":
+            continue
+        usual = selector.settings({})
+        others = [variant for variant, options in selector.variants.items() if selector.settings(options) != usual]
+        found += [name, *(f"{name}:{variant}" for variant in others)]
     return found

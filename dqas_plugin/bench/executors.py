@@ -238,9 +238,9 @@ class _Worker:
             return WorkerLostError(
                 f"a worker process was ended from outside ({how}), probably for want of memory: use fewer jobs"
             )
-        self.busy = False
         if isinstance(found, OutOfMemoryError):
             self.end()  # a process that is full of other things would fail at all that comes, and fast: it would get most tasks
+        self.busy = False
         return found
 
     def end(self) -> None:
