@@ -26,8 +26,8 @@ import literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from common import Problem, made_up, peak_megabytes, seconds
 
+from common import Problem, made_up, peak_megabytes, seconds
 from dqas_plugin.quantization.bins import Objective, bin_sizes, draw_in_turn, graphcut_bins
 from dqas_plugin.ranking import rank
 from dqas_plugin.signals import View

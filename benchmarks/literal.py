@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 import scipy.optimize
-from common import BATCH, chunks
 
+from common import BATCH, chunks
 from dqas_plugin.signals import View
 
 D2_GAMMA = 0.01  # distances of the made-up features are tens, and messages must arrive

@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from common import BATCH, Problem
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+
+from common import BATCH, Problem
 
 NETWORK = "given_features"
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from common import peak_megabytes, seconds
 from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional
 
+from common import peak_megabytes, seconds
 from dqas_plugin.refinement import SCORERS, error_reduction, expected_error_change
 from dqas_plugin.refinement.last_layer import Fitted, Problem
 

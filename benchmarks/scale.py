@@ -32,8 +32,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from common import chunks, clustered, head, made_up, status
 
+from common import chunks, clustered, head, made_up, status
 from dqas_plugin.errors import UserError
 from dqas_plugin.signals import Signals
 

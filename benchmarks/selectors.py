@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from common import Problem
-
     from dqas_plugin.signals import Signals
 
 CLASSES, SMALL, WIDTH, SEED = 10, 20, 512, 7
@@ -199,8 +198,9 @@ class Contest:
     def against_literal(self, row: Row, chosen: list[list[int]]) -> None:
         """The same by the usual algorithm, and whether it picks the same."""
         import numpy as np
-        from common import seconds
         from literal import DRAWN, LITERAL, STARTS
+
+        from common import seconds
 
         if row.name not in LITERAL:
             return
@@ -295,6 +295,7 @@ def main() -> None:
 
 def run(scale: Scale, checkout: Path | None, only: str | None) -> None:
     import torch
+
     from common import made_up
 
     problem = made_up(scale.sizes(), WIDTH, CLASSES)

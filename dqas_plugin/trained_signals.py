@@ -182,7 +182,16 @@ class _Proxy:
             network = self.build(self.data.image_shape, self.data.num_classes)
         try:
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        except (
+            OSError,
+            EOFError,
+            RuntimeError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            pickle.UnpicklingError,
+        ) as error:
             raise UserError(f"the trained network {path} cannot be read back: delete its folder to train it again") from error
         network.to(memory_format=torch.channels_last)
         return network.eval()

@@ -3,8 +3,8 @@
     python stress/hundred_thousand.py [--cells 100000] [--folder DIR --keep] [--only one-table,100-classes,300-budgets,many]
 
 Four folders of made-up results: ``one-table`` (10 classes) and ``100-classes``: all cells are of one table, 80 rows with
-hundreds of seeds; ``300-budgets``: one table of 4,800 rows; ``many``: hundreds of tables, of which one is asked for. The goal is
-2 s on an idle core; each call is made three times and the fastest is shown. Writing a folder takes a minute or two.
+hundreds of seeds; ``300-budgets``: one table of 4,800 rows; ``many``: hundreds of tables, of which one is asked for. The goal
+is 2 s on an idle core; each call is made three times and the fastest is shown. Writing a folder takes a minute or two.
 """
 
 from __future__ import annotations

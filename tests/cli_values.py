@@ -141,7 +141,7 @@ KNOWN: Mapping[str, Sequence[str]] = {
     "iterations": ("2", "10"),
     "batch": ("1", "64"),
     "lr": ("0.1", "1e-3"),
-    "seeds": ("1", "3", "100000"),
+    "seeds": ("1", "3", "100", "999999999999999999"),
     "seed": ("0", "7"),
     "grid": ("quick-table2", "table2"),
     "jobs": ("1", "2", "1000000"),

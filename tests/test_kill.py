@@ -142,7 +142,7 @@ def test_a_file_of_results_whose_making_was_killed(tmp_path: Path, monkeypatch: 
 
 
 def test_a_damaged_selection_is_known_whatever_was_changed(tmp_path: Path) -> None:
-    """One bit of any byte, such as that of a shape that is then smaller: the file is refused, or says the same (dates and the like)."""
+    """One bit of any byte, of a shape too: the file is refused, or says the same (dates and the like)."""
     file = SELECTION.save(tmp_path / "s.npz")
     content, refused = file.read_bytes(), 0
     expected = read_selection(file)

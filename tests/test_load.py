@@ -85,6 +85,24 @@ def test_kept_figures_are_those_of_the_results(seed: int, tmp_path: Path) -> Non
     assert as_text(quick, tmp_path) == as_text(slow, tmp_path)
 
 
+def test_kept_figures_by_hand(tmp_path: Path) -> None:
+    cells = one_table(3, methods=("random",), budgets=1)
+    made = [result(cell, np.random.default_rng(cell.seed)) for cell in cells]
+    del made[1]["seconds"]["selection"]
+    made[2]["best"]["classes"][4] = None
+    write(tmp_path, zip(cells, made, strict=True))
+    [row] = [one for one in evidence.read(tmp_path, best_epoch=True)[0].rows if not one.variant]
+    count = len(row.seeds)
+    shown = made[:count]
+    assert row.accuracy is not None
+    assert row.accuracy.mean == pytest.approx(sum(one["best"]["mean"] for one in shown) / count)
+    assert row.seconds["selection"] == pytest.approx(sum(one["seconds"].get("selection", 0) for one in shown) / count)
+    assert (row.fewest, row.most) == (min(min(one["counts"]) for one in shown), max(max(one["counts"]) for one in shown))
+    for label, summary in enumerate(row.classes):
+        known = [one["best"]["classes"][label] for one in shown if one["best"]["classes"][label] is not None]
+        assert summary == summarise(known)
+
+
 def test_a_result_that_is_made_again_replaces_its_figures(tmp_path: Path) -> None:
     [*first, last] = one_table(8, methods=("random", "graphcut"))
     renamed = replace(last, recipe=replace(last.recipe, name="of my own"))  # the same cell, in another table

@@ -181,7 +181,7 @@ def test_nonnegative_least_squares_where_float64_has_few_digits_to_spare(ridge: 
 
     found = nonnegative_least_squares(matrix, target)
     assert (found >= 0).all()
-    assert error(found) <= error(scipy.optimize.nnls(matrix, target)[0]) * (1 + 1e-7)  # before SciPy 1.15 it is the coarser one
+    assert error(found) <= error(scipy.optimize.nnls(matrix, target)[0]) * (1 + 1e-7)  # that of SciPy 1.14 is the coarser one
 
 
 def test_nonnegative_least_squares_of_nothing_to_gain() -> None:

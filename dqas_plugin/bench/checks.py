@@ -33,6 +33,9 @@ def budgets_of(dataset: DatasetReference, ratios: Sequence[float], aipc: Sequenc
     return list({budget: (label, budget) for label, budget in reversed(found)}.values())[::-1]
 
 
+_MOST_SEEDS = 1_000_000  # more would fill memory before anything is said
+
+
 def seeds_of(seeds: int | Sequence[int]) -> list[int]:
     """Which seeds: 0, 1, … if it is said how many.
 
@@ -42,6 +45,8 @@ def seeds_of(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, int):
         if seeds < 1:
             raise UserError(f"{seeds} seeds are no benchmark: choose at least 1, and 2 or more for an interval")
+        if seeds > _MOST_SEEDS:
+            raise UserError(f"{seeds:,} seeds are more than a benchmark ever ends with: choose at most {_MOST_SEEDS:,}")
         return list(range(seeds))
     if not seeds:
         raise UserError("no seeds are given: name at least one")
