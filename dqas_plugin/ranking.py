@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -80,9 +81,19 @@ def rank(
         np.empty(0) if weighed is None and not len(one) else weighed for one, weighed in zip(order, weights, strict=True)
     )
     weighs = any(one is not None for one in weights) and all(one is not None for one in given)
+    if weighs and (weightless := sum(bool(len(one)) and not one.any() for one in given)):
+        given = _counting(given)
+        what = f"'{selector.name}' gave weight 0 to all samples of {weightless:,} of {len(given):,} classes"
+        notes = (*notes, [f"{what}: they count like the mean of the others"])
     told = dict.fromkeys(chain(*notes, without_contrast(selector, signals, alike)))
     provenance = {"options": dict(chosen), "seed": seed, "notes": list(told)}
     return Ranking(order, selector.name, selector.nested, given if weighs else None, provenance)
+
+
+def _counting(weights: Sequence[FloatArray]) -> tuple[FloatArray, ...]:
+    """The weights, and for a class of nothing but zeros the mean of the others: trained on without it, it would be lost."""
+    others = np.concatenate([one for one in weights if one.any()] or [np.ones(1)])
+    return tuple(one if one.any() else np.full(len(one), others.mean()) for one in weights)
 
 
 def _check_counts(counts: IntArray, views: list[View]) -> None:

@@ -34,6 +34,7 @@ NASTY = (
     "naïve 日本語 \u202eleft",
     "\\input{x}",
     "![picture](x)",
+    r"$\frac$",
 )
 """Class names that mean something to Markdown, HTML, LaTeX, spreadsheets and terminals; all are good names of folders."""
 
@@ -72,7 +73,8 @@ ALLOWED = (
     "bins need at least",
     "too few to hold some out",
     "leaves 3 of 4 images",
-    "needs graphcut at two budgets",
+    "at two budgets",
+    "need two budgets",
     "with adaptive class counts",
     "patch",
 )

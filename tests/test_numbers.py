@@ -272,6 +272,23 @@ def test_one_class_is_said_to_teach_nothing() -> None:
 # --- networks that have learnt nothing ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", ["gradmatch", "gradmatch:paper", "craig"])
+def test_a_class_without_gradients_keeps_its_weight(method: str) -> None:
+    """One that fits perfectly, or a single one: trained on with weights of 0 it would be lost."""
+    labels = np.repeat([0, 1], 8)
+    draws = np.random.default_rng(0)
+    logits = np.where(labels[:, None] == 0, [[1e30, -1e30]], draws.normal(size=(16, 2)))
+    found = rank(Signals.from_arrays(draws.normal(size=(16, 3)), logits, labels), method, counts=[4, 4])
+    assert found.weights is not None
+    assert all(one.any() for one in found.weights)
+    if method.startswith("gradmatch"):
+        np.testing.assert_allclose(found.weights[0], found.weights[1].mean())
+        assert "weight 0 to all samples of 1 of 2 classes" in " ".join(found.provenance["notes"])
+    single = rank(Signals.from_arrays(draws.normal(size=(8, 3)), np.ones((8, 1)), np.zeros(8, int)), method, counts=[4])
+    assert single.weights is not None
+    assert single.weights[0].any()
+
+
 def test_chance_by_hand() -> None:
     labels = np.array([0] * 100 + [1] * 50)
     found = Chance.of(np.r_[np.ones(70), np.zeros(30), np.ones(20), np.zeros(30)], labels, 2)

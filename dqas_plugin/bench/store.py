@@ -108,6 +108,7 @@ class Store:
             if not ours:
                 raise _no_results(self.folder)
             database.execute("PRAGMA query_only = ON")
+            database.execute("BEGIN")  # all that is read is of one moment, whatever is written meanwhile; nobody has to wait
         return database
 
     def _open_unwritable(self) -> sqlite3.Connection:
@@ -152,9 +153,14 @@ class Store:
 
     def _is_ours(self, database: sqlite3.Connection) -> bool:
         """Whether it has our tables, rather than none; files of other programs and of other versions are refused."""
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        database.execute("BEGIN")  # all three as they are at one moment: another process may be making the file just now
+        try:
+            (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (application,) = database.execute("PRAGMA application_id").fetchone()
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+        finally:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
         if application != _APPLICATION and (application or version or tables):
             raise UserError(f"{self.path} belongs to another program: move it away or choose another folder")
         if application == _APPLICATION and version != RESULT_FORMAT:
