@@ -115,16 +115,17 @@ class ImageDataset:
 
 
 def check_class_names(classes: Sequence[str], name: str) -> None:
-    """Refuse names that no text can hold: folders may have any bytes in their names, and JSON halves of characters.
+    """Refuse names, that of the dataset too, that no text can hold: folders may have any bytes in theirs, JSON half characters.
 
     Raises:
         UserError: naming the first one.
     """
-    for one in classes:
+    for one in (name, *classes):
         try:
             one.encode()
         except UnicodeEncodeError as error:
-            raise UserError(f"{name}: the class name {one!a} is no text in UTF-8: rename the class") from error
+            what = "the name of the dataset" if one is name else f"{name}: the class name"
+            raise UserError(f"{what} {one!a} is no text in UTF-8: rename it") from error
 
 
 def by_class(labels: IntArray, num_classes: int) -> list[IntArray]:

@@ -19,7 +19,7 @@ from dqas_plugin.bench.report import write
 from dqas_plugin.bench.store import Store
 from evidence_problem import result, stored, toy_cells
 
-HARM = ("<script>window.harm = 1</script>", "\"'><img src=x onerror='window.harm = 2'>", "</script><b>&amp;\udcff")
+HARM = ("<script>window.harm = 1</script>", "\"'><img src=x onerror='window.harm = 2'>", "</script><b>&amp;")
 HOSTILE = DatasetReference("folder:/there/<i>is</i>/none", "4567", images=900, classes=3, class_names=HARM)
 
 

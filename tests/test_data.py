@@ -112,3 +112,12 @@ def test_splits_must_agree() -> None:
         DatasetSplits(good, make([0, 1, 2], shape=(1, 4, 5)))
     with pytest.raises(UserError, match="class 'b' has no images"):
         DatasetSplits(good, make([0, 2, 2]))
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    """A folder may be called by any bytes, which Python hands on as halves of characters; no file of ours could hold that."""
+    images, labels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])
+    with pytest.raises(UserError, match=r"the name of the dataset 'd\\udcff' is no text in UTF-8: rename it"):
+        ImageDataset(images, labels, ("a", "b"), "d\udcff")
+    with pytest.raises(UserError, match=r"d: the class name 'b\\udcff' is no text in UTF-8: rename it"):
+        ImageDataset(images, labels, ("a", "b\udcff"), "d")

@@ -220,7 +220,7 @@ def test_names_cannot_do_harm(read_page: Page, report: Path) -> None:
         assert not any(key.startswith("on") or key == "style" for key in found), (name, found)
         assert str(found.get("href", "#")).startswith(("#", "data:,"))
     told = [name for name, found in read_page.tables.items() if "Classes" in name and found[1][0] == HARM[0]]
-    assert [line[0] for line in read_page.tables[told[0]][1:]] == [*HARM[:2], HARM[2].replace("\udcff", "?")]
+    assert [line[0] for line in read_page.tables[told[0]][1:]] == list(HARM)
 
 
 def test_its_policy_allows_its_own_script_and_style_alone(read_page: Page, report: Path) -> None:
