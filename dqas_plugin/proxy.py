@@ -164,7 +164,7 @@ def probe_evaluator(
     for l2 in sorted(_PENALTIES, reverse=True):  # the weaker, the longer it takes
         weights = fitted(even, held, l2, None)
         loss = float(np.mean(scores(weights, held).loss))
-        if loss >= least:
+        if start is not None and loss >= least:
             break
         best, start, least = l2, weights, loss
 
