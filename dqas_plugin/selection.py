@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 WeightArray = npt.NDArray[np.float32]
 
 _MOST_DENSE = 64  # times its length a file may hold: ours are not compressed, and what others compress shrinks by 2 to 10
+_LONGEST_EXTRA = 64  # bytes beside a name in a .npz: NumPy writes 28 at most, for lengths beyond 4 GB
 _ALLOWED = {"order", "sizes", "indices", "counts", "weights", "meta"}
 
 
@@ -218,6 +219,8 @@ def _read(path: Path, what: str, needed: Sequence[str]) -> tuple[dict[str, npt.N
             names = [one.filename.removesuffix(".npy") for one in listed]
             if not {*needed, "meta"} <= set(names) <= _ALLOWED or len(names) > len(_ALLOWED):
                 raise UserError(f"{path} is not a {what} file: it holds {_told(names) or 'nothing'}")
+            if any(one.comment or len(one.extra) > _LONGEST_EXTRA for one in listed):  # what follows may be hidden in them
+                raise UserError(f"{path} is damaged: its list of arrays has notes in it; write it again")
             if sum(one.file_size for one in listed) > size * _MOST_DENSE:
                 raise UserError(
                     f"{path} claims more than {_MOST_DENSE} times its length: it is damaged, or made to fill memory"

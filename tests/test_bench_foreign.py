@@ -104,7 +104,7 @@ def test_rows_are_still_compared_with_even_counts(install: Install) -> None:
     found = {
         cell.key: {
             "accuracy": {"mean": 0.5 + 0.1 * place, "worst": 0.0, "natural": 0.5, "classes": []},
-            "best": {"mean": 0.5},
+            "best": {"mean": 0.5, "worst": 0.0, "natural": 0.5, "classes": []},
             "counts": [7] * 10,
             "seconds": {},
             "training": str(place),

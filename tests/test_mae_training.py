@@ -157,7 +157,7 @@ def test_files_that_are_no_autoencoder_are_told(tmp_path: Path) -> None:
     state = MaskedAutoencoder(BASE).state_dict()
     narrow = MaskedAutoencoder(MaeShape((3, 8, 8), 2, 64, 1, 2, 32, 1, 2)).state_dict()
     cases: list[tuple[Any, str]] = [
-        ({"model": Foreign()}, "not a file of weights"),
+        ({"model": Foreign()}, "could run code"),
         ([1, 2], "no weights under 'model'"),
         ({"model": {}}, "no weights under 'model'"),
         ({"model": {"epoch": 3}}, "no weights under 'model'"),
@@ -177,10 +177,10 @@ def test_files_that_are_no_autoencoder_are_told(tmp_path: Path) -> None:
             load_mae(path)
         assert "\n" not in str(caught.value)
     path.write_bytes(b"not weights at all")
-    with pytest.raises(UserError, match="not a file of weights"):
+    with pytest.raises(UserError, match="could run code"):
         load_mae(path)
     for missing in (tmp_path / "missing.pth", tmp_path):
-        with pytest.raises(UserError, match="cannot read the weights"):
+        with pytest.raises(UserError, match="cannot be read as a masked autoencoder's weights"):
             load_mae(missing)
 
 
