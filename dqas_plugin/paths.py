@@ -66,9 +66,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
                 if str(temporary) in str(error):  # what people know is the name that it would have got
                     raise UserError(str(error).replace(str(temporary), str(folder))) from error
                 raise
-            settle(temporary)
-            temporary.rename(folder)
-            settle_name(folder)
+            _take_name(temporary, folder)
 
 
 @contextmanager
@@ -82,9 +80,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _part(path, folder=False) as temporary:
             yield temporary
-            settle(temporary)
-            temporary.replace(path)
-            settle_name(path)
+            _take_name(temporary, path)
 
 
 @contextmanager
@@ -118,6 +114,13 @@ def settle(path: Path) -> None:
 def settle_name(path: Path) -> None:
     """Wait until the name of a file or folder is on the disk, after it was renamed."""
     _flush_folder(path.parent)
+
+
+def _take_name(temporary: Path, target: Path) -> None:
+    """Give what is whole its name; both are on the disk afterwards, the content first."""
+    settle(temporary)
+    temporary.replace(target)
+    settle_name(target)
 
 
 def remove(path: Path) -> None:

@@ -85,7 +85,7 @@ def parts(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:
 
 def ways(database: sqlite3.Connection, part: str) -> list[Kept]:
     """The ways of a part; those that were measured first come first."""
-    names = dict(database.execute("SELECT id, hash FROM lines WHERE part = ?", (part,)))
+    names = _names(database, part)
     found: dict[tuple[int, int], list[tuple[int, int, str, str, bytes]]] = {}
     for line, budget, *cell in database.execute(
         f"SELECT line, budget, seed, id, key, training, numbers FROM figures {_OF_PART}", (part,)
@@ -111,7 +111,7 @@ def of_classes(database: sqlite3.Connection, part: str, kind: Kind, classes: int
         ValueError: if they are of another number of classes.
         TypeError: if they are none.
     """
-    names = dict(database.execute("SELECT id, hash FROM lines WHERE part = ?", (part,)))
+    names = _names(database, part)
     found: dict[tuple[int, int], dict[int, bytes]] = {}
     for line, budget, seed, values in database.execute(
         f"SELECT line, budget, seed, {kind} FROM figures JOIN class_figures USING (id) {_OF_PART}", (part,)
@@ -126,6 +126,11 @@ def keys(database: sqlite3.Connection, part: str | None = None) -> set[str]:
     """Of the cells that have figures, or of those in a part."""
     found = database.execute(f"SELECT key FROM figures {_OF_PART}", (part,)) if part else database.execute(_KEYS)
     return {key for (key,) in found}
+
+
+def _names(database: sqlite3.Connection, part: str) -> dict[int, str]:
+    """The hash of every line of a part, by its number."""
+    return dict(database.execute("SELECT id, hash FROM lines WHERE part = ?", (part,)))
 
 
 _KEYS = "SELECT key FROM figures"

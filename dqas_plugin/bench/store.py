@@ -30,6 +30,7 @@ Result = dict[str, Any]
 
 _APPLICATION = 0x44514153  # "DQAS": tells the file from any other SQLite file
 _AT_ONCE = 500  # keys in a query
+_OLDEST_FIRST = "SELECT key, config, result FROM cells ORDER BY created, rowid"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS trainings (key TEXT PRIMARY KEY, config TEXT NOT NULL, result TEXT NOT NULL, created TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS cells (key TEXT PRIMARY KEY, config TEXT NOT NULL, result TEXT NOT NULL, created TEXT NOT NULL);
@@ -239,14 +240,13 @@ class Store:
             return
         with self._in_words("read"):
             keys = kept_figures.keys(self._database, part)
-        query = "SELECT key, config, result FROM cells ORDER BY created, rowid"
-        for key, config, result in self._rows(query):
+        for key, config, result in self._rows(_OLDEST_FIRST):
             if key in keys:
                 yield self._cell(key, config), self._parsed(result)
 
     def cells(self) -> Iterator[tuple[Cell, Result]]:
         """Every finished cell with its result, oldest first."""
-        for key, config, result in self._rows("SELECT key, config, result FROM cells ORDER BY created, rowid"):
+        for key, config, result in self._rows(_OLDEST_FIRST):
             yield self._cell(key, config), self._parsed(result)
 
     def shown(self) -> Iterator[tuple[Cell, Result]]:
