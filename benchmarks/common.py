@@ -20,7 +20,6 @@ from torch.nn import functional
 from dqas_plugin.signals import Signals
 
 BATCH = 256  # samples that DeepCore's network sees at a time, by default
-_STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
 
@@ -95,9 +94,9 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def status(name: str) -> float:
-    """A line of what Linux tells of this process, in MB."""
-    lines = _STATUS.read_text(encoding="ascii").splitlines()
+def status(name: str, process: int | str = "self") -> float:
+    """A line of what Linux tells of a process, in MB."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{name}:"))
 
 

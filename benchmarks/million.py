@@ -37,6 +37,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from common import status
 from dqas_plugin.selection import Selection
 
 TEST_SHARE = 0.01
@@ -145,17 +146,13 @@ class Watched:
         self.stages[-1].seconds = time.perf_counter() - self.stages[-1].started
 
     def _look(self) -> None:
-        path = Path(f"/proc/{self.process.pid}/status")
         while self.process.poll() is None:
+            stage = self.stages[-1]
             try:
-                lines = path.read_text(encoding="ascii").splitlines()
-            except OSError:
+                stage.peak = max(stage.peak, status("RssAnon", self.process.pid))
+                stage.mapped = max(stage.mapped, status("RssFile", self.process.pid))
+            except (OSError, StopIteration):  # it has ended
                 return
-            told = {line.partition(":")[0]: line.split()[1] for line in lines if line.startswith("Rss")}
-            if "RssAnon" in told:
-                stage = self.stages[-1]
-                stage.peak = max(stage.peak, int(told["RssAnon"]) * 1024 / 1e6)
-                stage.mapped = max(stage.mapped, int(told["RssFile"]) * 1024 / 1e6)
             time.sleep(_INTERVAL)
 
 

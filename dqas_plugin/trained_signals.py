@@ -8,7 +8,6 @@ al., NeurIPS 2020).
 from __future__ import annotations
 
 import hashlib
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,6 +32,7 @@ from dqas_plugin.seeding import derive
 from dqas_plugin.signals import Signals
 from dqas_plugin.soundness import LARGEST_FEATURE, check_finite, unsound_rows
 from dqas_plugin.told import Told
+from dqas_plugin.torch_files import read_torch
 from dqas_plugin.training import EpochReport, TrainingResult, outputs, train
 
 _FORMAT = 3  # of the cache entries; a new number makes all old ones stale
@@ -181,17 +181,8 @@ class _Proxy:
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and forgotten
             network = self.build(self.data.image_shape, self.data.num_classes)
         try:
-            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except (
-            OSError,
-            EOFError,
-            RuntimeError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            pickle.UnpicklingError,
-        ) as error:
+            network.load_state_dict(read_torch(path, "the weights of a network"))
+        except (UserError, RuntimeError, TypeError) as error:  # not readable, other weights, or none
             raise UserError(f"the trained network {path} cannot be read back: delete its folder to train it again") from error
         network.to(memory_format=torch.channels_last)
         return network.eval()

@@ -31,7 +31,7 @@ MODES = {
     "both": ["--adaptive", *_SMALL],
 }
 FEW = ["random", "graphcut", "moderate", "margin"]
-"""Methods for folders that take long."""
+"""Methods for folders that take long, or are odd only until they are read."""
 
 BENCHED = ["graphcut", "moderate", "margin", "craig", "gradmatch", "el2n"]
 """Methods that are benched: of each kind of signals, and with weights."""
@@ -145,7 +145,7 @@ def main() -> int:
             out.mkdir()
             (Path(place) / "cache").mkdir(exist_ok=True)
             odd.write(folder)
-            chosen = given.methods.split(",") if given.methods else FEW if odd.heavy else methods()
+            chosen = given.methods.split(",") if given.methods else FEW if odd.heavy or odd.alike else methods()
             begun = time.monotonic()
             for command in given.commands.split(","):
                 for what, arguments in COMMANDS[command](odd, folder, out, chosen):

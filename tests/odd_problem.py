@@ -52,6 +52,7 @@ class Odd:
         aipc: a budget that it allows, in images a class.
         refused: words of the sentence that refuses it whatever is asked; empty: it works.
         heavy: it takes long, so that a few methods will do.
+        alike: what is odd is over once its files are read, so that a few methods will do.
     """
 
     write: Write
@@ -59,6 +60,7 @@ class Odd:
     aipc: int = 3
     refused: str = ""
     heavy: bool = False
+    alike: bool = False
 
     def arguments(self, folder: Path) -> list[str]:
         """How the command line names it, and a short training."""
@@ -211,15 +213,15 @@ FOLDERS: Mapping[str, Odd] = {
     "5 px": Odd(classes((8, 8, 8), side=5)),
     "512 px": Odd(classes((3, 3), side=512, test=1), aipc=1, heavy=True),
     "grey": Odd(classes((8, 8, 8), channels=1)),
-    "rgba": Odd(_in_mode("RGBA")),
-    "grey with alpha": Odd(_in_mode("LA")),
-    "palette": Odd(_in_mode("P")),
-    "cmyk jpeg": Odd(_in_mode("CMYK", ".jpg")),
-    "turned by exif": Odd(redone(_turned)),
-    "every mode": Odd(redone(_every_mode)),
-    "mixed sizes": Odd(redone(_many_sizes), refused="make them one size"),
-    "mixed sizes, resized": Odd(redone(_many_sizes), options={"size": SIDE}),
-    "16 bits": Odd(redone(_deep), refused="more than 8 bits a channel"),
+    "rgba": Odd(_in_mode("RGBA"), alike=True),
+    "grey with alpha": Odd(_in_mode("LA"), alike=True),
+    "palette": Odd(_in_mode("P"), alike=True),
+    "cmyk jpeg": Odd(_in_mode("CMYK", ".jpg"), alike=True),
+    "turned by exif": Odd(redone(_turned), alike=True),
+    "every mode": Odd(redone(_every_mode), alike=True),
+    "mixed sizes": Odd(redone(_many_sizes), refused="make them one size", alike=True),
+    "mixed sizes, resized": Odd(redone(_many_sizes), options={"size": SIDE}, alike=True),
+    "16 bits": Odd(redone(_deep), refused="more than 8 bits a channel", alike=True),
 }
 """Folders by name."""
 

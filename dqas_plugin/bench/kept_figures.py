@@ -122,10 +122,9 @@ def of_classes(database: sqlite3.Connection, part: str, kind: Kind, classes: int
     return {(names[line], budget): cells for (line, budget), cells in found.items()}
 
 
-def keys(database: sqlite3.Connection, part: str | None = None) -> set[str]:
-    """Of the cells that have figures, or of those in a part."""
-    found = database.execute(f"SELECT key FROM figures {_OF_PART}", (part,)) if part else database.execute(_KEYS)
-    return {key for (key,) in found}
+def keys(database: sqlite3.Connection) -> set[str]:
+    """Of the cells that have figures."""
+    return {key for (key,) in database.execute("SELECT key FROM figures")}
 
 
 def _names(database: sqlite3.Connection, part: str) -> dict[int, str]:
@@ -133,8 +132,11 @@ def _names(database: sqlite3.Connection, part: str) -> dict[int, str]:
     return dict(database.execute("SELECT id, hash FROM lines WHERE part = ?", (part,)))
 
 
-_KEYS = "SELECT key FROM figures"
 _OF_PART = "WHERE line IN (SELECT id FROM lines WHERE part = ?)"
+CELLS_OF_PART = (
+    f"SELECT key, config, result FROM cells WHERE key IN (SELECT key FROM figures {_OF_PART}) ORDER BY created, rowid"
+)
+"""The rows of the finished cells of a part, oldest first."""
 
 
 def _bytes(values: Floats) -> bytes:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 CONFIDENCE = 0.95
 ONE_SEED = "one seed, no verdict"
 _NO_SPREAD = 1e-12  # rounding of means of accuracies
-_MANY = 64  # seeds from which on NumPy is faster than exact sums; the twelfth digit may differ
+_MANY = 16  # seeds from which on NumPy is faster than exact sums; the twelfth digit may differ
 
 FloatArray = npt.NDArray[np.float64]
 

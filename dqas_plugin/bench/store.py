@@ -238,11 +238,8 @@ class Store:
         if not self.has_figures:
             yield from ((one, result) for one, result in self.cells() if part_of(one) == part)
             return
-        with self._in_words("read"):
-            keys = kept_figures.keys(self._database, part)
-        for key, config, result in self._rows(_OLDEST_FIRST):
-            if key in keys:
-                yield self._cell(key, config), self._parsed(result)
+        for key, config, result in self._rows(kept_figures.CELLS_OF_PART, part):
+            yield self._cell(key, config), self._parsed(result)
 
     def cells(self) -> Iterator[tuple[Cell, Result]]:
         """Every finished cell with its result, oldest first."""

@@ -115,8 +115,7 @@ def _accuracy(value: Summary | None, bold: bool) -> Value:
     """Without the number of seeds, which has its own column; a class without test images has no accuracy."""
     if value is None:
         return Value("–")
-    shown = wording.accuracy(value, bold)
-    return Value(render.summary(value), bold=bold, numbers={name: one for name, one in shown.numbers.items() if name != "n"})
+    return Value(render.summary(value), bold=bold, numbers=wording.percent(value))
 
 
 def _best(section: Section, lines: Sequence[Line], budget: int) -> list[set[str]]:

@@ -59,9 +59,13 @@ def accuracy(value: Summary | None, bold: bool = False) -> Value:
     """``83.1 ± 0.4 (5)``."""
     if value is None:
         return MISSING
-    std: dict[str, Number] = {} if value.std is None else {"std": 100 * value.std}
-    numbers = {"mean": 100 * value.mean, **std, "n": value.n}
-    return Value(f"{render.summary(value)} ({value.n})", bold=bold, numbers=numbers)
+    return Value(f"{render.summary(value)} ({value.n})", bold=bold, numbers=percent(value) | {"n": value.n})
+
+
+def percent(value: Summary) -> dict[str, Number]:
+    """Mean and standard deviation in %."""
+    mean = 100 * value.mean
+    return {"mean": mean} if value.std is None else {"mean": mean, "std": 100 * value.std}
 
 
 def difference(value: Difference | None, measure: str = "mean") -> Value:
