@@ -12,6 +12,7 @@ from typing import Any
 from dqas_plugin.bench.grid import Cell
 from dqas_plugin.defaults import GOALS
 from dqas_plugin.errors import UserError
+from dqas_plugin.quantization.settings import BINS_ON
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -34,12 +35,13 @@ def checked_cell(content: Mapping[str, Any]) -> Cell:
     """
     try:
         cell = Cell.from_configuration(content)
-        sound = all(_sound(part) for part in (cell, cell.dataset, cell.recipe))
+        sound = all(_sound(part) for part in (cell, cell.dataset, cell.recipe, cell.patches) if part is not None)
+        sound = sound and (cell.quantization is None or cell.quantization["bins_on"] in BINS_ON)
     except (LookupError, TypeError, AttributeError, ValueError, UserError) as error:
         raise ValueError("a row describes no cell") from error
     names = cell.dataset.class_names or ()
     named = all(isinstance(one, str) for one in names) and len(names) in (0, cell.dataset.classes)
-    if not sound or not named or cell.goal not in GOALS or cell.dataset.classes < 1:
+    if not sound or not named or cell.goal not in GOALS or cell.dataset.classes < 1 or cell.dataset.images < 1:
         raise ValueError("a row describes no cell")
     return cell
 
