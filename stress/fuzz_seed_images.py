@@ -127,6 +127,13 @@ def tables() -> Seeds:
     yield "parquet", "bomb-rows", written(claim)
     doubled = pa.Table.from_arrays([pa.array([0, 1]), pa.array([0, 1]), image[:2]], names=["label", "label", "image"])
     yield "parquet", "bomb-columns", written(lambda path: pq.write_table(doubled, path))
+    large = pa.array([{"bytes": bytes(1_500_000), "path": None}] * 1000, kind)
+    one_value = pa.table({"image": large, "label": pa.array([k % 2 for k in range(1000)], pa.int64())})
+    yield (
+        "parquet",
+        "bomb-one-value",
+        written(lambda path: pq.write_table(one_value, path, compression="zstd", dictionary_pagesize_limit=1 << 22)),
+    )
     surrogate = pa.table({"image": image[:4], "label": pa.array([0, 1, 0, 1])}).replace_schema_metadata(
         {"huggingface": '{"info": {"features": {"label": {"names": ["\\ud800", "b"]}}}}', "dqas": "[" * 5_000}
     )

@@ -124,6 +124,15 @@ def test_bad_readers_are_told(run: object, kind: str, monkeypatch: pytest.Monkey
     assert caught.value.kind == kind
 
 
+def test_a_source_hands_over_fewer_images_if_they_are_large() -> None:
+    from dqas_plugin.datasets import decode
+
+    sizes = [1] * (decode.BATCH + 10) + [decode._HELD // 2] * 5
+    batches = list(decode.in_batches(decode.Encoded(str(number), bytes(size)) for number, size in enumerate(sizes)))
+    assert [len(one) for one in batches] == [decode.BATCH, 12, 2, 1]
+    assert [one.where for batch in batches for one in batch] == [str(number) for number in range(len(sizes))]
+
+
 def test_no_more_pixels_are_decoded_at_once_than_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 

@@ -31,6 +31,10 @@ Pixels = npt.NDArray[np.uint8]
 BATCH = 1024
 """Encoded images that a source should hand over at once: 50 MB decoded at 128x128, enough work for every thread."""
 
+AT_A_STEP = 16
+"""Rows that are taken out of a column of encoded images at once: a small file can hold one large value for many rows."""
+
+_HELD = 1 << 26  # bytes of encoded images that wait to be decoded: photographs of megabytes come in smaller batches
 _AT_ONCE = 1 << 28  # bytes of pixels that are decoded at once, however many images a source hands over
 _CHUNK = 32  # images per task: the overhead of a task is then small beside decoding
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # not all that Pillow knows: EPS would start Ghostscript
@@ -69,6 +73,20 @@ class EncodedImages:
     batches: Callable[[], Iterator[Sequence[Encoded]]]
     notes: tuple[str, ...] = field(default=())
     targets: npt.NDArray[np.float32] | None = None
+
+
+def in_batches(images: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+    """What a source hands over: :data:`BATCH` images at once, or fewer large ones."""
+    batch: list[Encoded] = []
+    held = 0
+    for one in images:
+        batch.append(one)
+        held += len(one.data) if isinstance(one.data, bytes) else 0
+        if len(batch) >= BATCH or held >= _HELD:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def decode_batches(batches: Iterable[Sequence[Encoded]], size: int | None) -> Iterator[list[Decoded]]:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from dqas_plugin.data import DatasetSplits, IntArray
 from dqas_plugin.datasets.cache import cached_splits
-from dqas_plugin.datasets.decode import BATCH, Encoded, EncodedImages
+from dqas_plugin.datasets.decode import AT_A_STEP, Encoded, EncodedImages, in_batches
 from dqas_plugin.datasets.files import content_key, dataset_name
 from dqas_plugin.datasets.folder import TEST_NAMES
 from dqas_plugin.datasets.splits import check_size, require_every_class, stratified_test_mask
@@ -37,6 +37,7 @@ _IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "labels", "fine_label")
 """Usual names of a column of labels, the preferred one first."""
 _MOST_ROWS = 1  # for each byte of a file; an image takes 50 bytes at the very least, and equal ones are rare
+_BUFFER = 1 << 20  # bytes of a file that are read at once; without it, the whole column of a row group
 _SPLIT_NAME = re.compile(r"(train|test|validation|valid|val)(?![a-z])", re.IGNORECASE)
 
 
@@ -286,9 +287,9 @@ def _classes(name: str, tables: Sequence[_Table], labels: IntArray) -> tuple[str
 
 
 def _batches(tables: Sequence[_Table]) -> Iterator[list[Encoded]]:
-    """The encoded images of all files; one row group of one file is in memory at a time."""
+    """The encoded images of all files; a page and a batch of one file are in memory at a time."""
     for table in tables:
-        rows = _rebuilt(table.path, *table.patches) if table.patches else _stored(table.path, table.image)
+        rows = _rebuilt(table.path, *table.patches) if table.patches else in_batches(_stored(table.path, table.image))
         while True:
             with _reading(table.path):
                 batch = next(rows, None)
@@ -303,12 +304,13 @@ def _rebuilt(path: Path, kind: PatchFormat, rebuild: Rebuild) -> Iterator[list[E
     return rebuilt(path, kind, rebuild)
 
 
-def _stored(path: Path, image: str) -> Iterator[list[Encoded]]:
+def _stored(path: Path, image: str) -> Iterator[Encoded]:
     row = 0
-    for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(BATCH, columns=[f"{image}.bytes"]):
-        contents = batch.column(0).flatten()[0].to_pylist()  # flatten: a null struct gives null bytes
-        yield [_encoded(path, row + offset, one) for offset, one in enumerate(contents)]
-        row += len(contents)
+    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER)
+    for batch in file.iter_batches(AT_A_STEP, columns=[f"{image}.bytes"]):
+        for content in batch.column(0).flatten()[0].to_pylist():  # flatten: a null struct gives null bytes
+            yield _encoded(path, row, content)
+            row += 1
 
 
 def _encoded(path: Path, row: int, content: bytes | None) -> Encoded:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from dqas_adapters.hugging_face.stream import check_stream
 from dqas_plugin.data import IntArray
-from dqas_plugin.datasets.decode import BATCH, Encoded
+from dqas_plugin.datasets.decode import AT_A_STEP, Encoded, in_batches
 from dqas_plugin.datasets.parquet import LABEL_NAMES, holds_images
 from dqas_plugin.errors import UserError
 from dqas_plugin.untrusted import inside, parsed_json, read_bytes, size_of
@@ -135,13 +135,17 @@ class Saved:
 
     def images(self) -> Iterator[list[Encoded]]:
         """The encoded images, some at a time."""
+        return in_batches(self._images())
+
+    def _images(self) -> Iterator[Encoded]:
         row = 0
         for path, array in self._column(self.image, holds_images):
             at = array.type.get_field_index("bytes")
-            for start in range(0, len(array), BATCH):
-                contents = array.slice(start, BATCH).flatten()[at].to_pylist()  # flatten: a null struct gives null bytes
-                yield [self._encoded(f"{path} row {row + offset}", one) for offset, one in enumerate(contents)]
-                row += len(contents)
+            for start in range(0, len(array), AT_A_STEP):
+                some = array.slice(start, AT_A_STEP).flatten()[at]  # flatten: a null struct gives null bytes
+                for content in some.to_pylist():
+                    yield self._encoded(f"{path} row {row}", content)
+                    row += 1
 
     def _encoded(self, where: str, content: bytes | None) -> Encoded:
         if content is None:
