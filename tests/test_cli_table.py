@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import os
 import sqlite3
@@ -50,6 +51,12 @@ def test_help_tells_what_tables_and_formats_there_are() -> None:
     for number, what in TABLES.items():
         assert f"{number}: {what}"[:25] in text
     assert "[plain|md|latex|csv|html]" in text
+
+
+def test_garbage_is_collected_again_however_it_ends(results: Path) -> None:
+    for more, status in (([], 0), (["--dataset", "none"], 2)):
+        assert table("2", "--results", str(results), *more).exit_code == status
+        assert gc.isenabled()
 
 
 def test_where_a_store_holds_several_one_can_be_chosen(results: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +30,18 @@ def results_options(function: F) -> F:
     for option in reversed(found):
         function = option(function)
     return function
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No search for garbage: among the figures of a large folder it finds none, and takes a fifth of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def chosen_sections(results: Path, dataset: str | None, model: str | None, recipe: str | None) -> list[Section]:

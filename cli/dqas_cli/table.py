@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from dqas_cli import options
-from dqas_cli.evidence import results_options
+from dqas_cli.evidence import results_options, uncollected
 from dqas_cli.files import check_writable
 from dqas_plugin import given
 
@@ -63,8 +63,10 @@ def table(
 
     tables.check(number, methods, best_epoch)
     form = layout.chosen_format(format_, out, terminal=sys.stdout.isatty())
-    sections = evidence.read(results, dataset=dataset, model=model, recipe=recipe, best_epoch=best_epoch)
-    text = layout.render(tables.build(number, sections, results, methods=methods), form, shutil.get_terminal_size().columns)
+    with uncollected():
+        sections = evidence.read(results, dataset=dataset, model=model, recipe=recipe, best_epoch=best_epoch)
+        found = tables.build(number, sections, results, methods=methods)
+        text = layout.render(found, form, shutil.get_terminal_size().columns)
     if out is None:
         click.echo(text)
     else:
