@@ -8,7 +8,8 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,8 @@ def literal(folder: Path, best: bool) -> list[Section]:
 
 def content(row: Row) -> dict[str, Any]:
     """All that a row shows."""
-    own = {one.name: getattr(row, one.name) for one in fields(row) if one.name != "finished"}
-    return own | {"classes": row.classes, "counts": row.counts, "class scores": row.class_scores.tolist()}
+    told = [name for name, one in vars(Row).items() if isinstance(one, property | cached_property) and name != "class_scores"]
+    return {name: getattr(row, name) for name in ("planned", *told)} | {"class scores": row.class_scores.tolist()}
 
 
 def as_text(sections: list[Section], folder: Path) -> str:
@@ -221,7 +222,7 @@ def test_one_table_of_many_reads_its_own_part(tmp_path: Path) -> None:
     assert first.key == ways[0][1].key
     assert len(asked) < 10
     [section] = evidence.read(tmp_path, dataset="set-1", recipe="fast")
-    assert {row.cell.dataset.name for row in section.rows if row.cell} == {"folder:/data/set-1"}
+    assert {row.cell.dataset.name for row in section.rows} == {"folder:/data/set-1"}
 
 
 def test_stored_cells_are_looked_up_many_at_a_time(tmp_path: Path) -> None:

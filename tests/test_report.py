@@ -173,9 +173,7 @@ def test_pairs_are_of_the_same_settings() -> None:
     cells = toy_cells(ratios=[0.05], seeds=1)
     others = [replace(cell, max_memory=99) for cell in cells if cell.method != "random"]
     found = pairs(section([*cells, *others]))
-    assert [one.even.cell.max_memory == one.other.cell.max_memory for one in found if one.even.cell and one.other.cell] == [
-        True
-    ] * 2
+    assert [one.even.cell.max_memory == one.other.cell.max_memory for one in found] == [True] * 2
     assert len({id(one.even) for one in found}) == 2
 
 

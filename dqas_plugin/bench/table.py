@@ -22,53 +22,118 @@ SAME = "same selection"
 
 @dataclass(frozen=True)
 class Row:
-    """One way of choosing at one budget, over all seeds. Accuracies are in 0..1.
+    """One way of choosing at one budget, over all seeds. Accuracies are in 0..1; None while no seed is finished.
+
+    What it tells is worked out when it is asked for: a table shows a part of it, and there may be thousands of rows.
 
     Attributes:
-        label: the budget as the user gave it.
-        budget: images.
-        method: name of the selector.
-        variant: what is added to it; empty for even counts.
-        seeds: finished seeds.
-        planned: seeds of the grid.
-        accuracy: class mean after the last step; None while no seed is finished.
-        worst: lowest class.
-        natural: all test images alike.
-        best: class mean of the best evaluation, chosen on test labels.
-        measure: what the differences compare: ``mean``, ``worst`` or ``natural``.
-        versus_uniform: paired with the same method at even counts; None for even counts themselves.
-        versus_random: paired with ``random`` at even counts.
-        verdict: what ``versus_uniform`` shows, in words; empty without it.
-        fewest: images of the smallest class, in any seed.
-        most: images of the largest class, in any seed.
-        seconds: mean of each step.
-        detail: what is set otherwise than usual about the method itself; most often empty.
-        scores: the measure that differences compare, by seed.
-        finished: all its finished cells.
         cell: the first of its cells; its seed means nothing.
+        planned: seeds of the grid.
+        finished: all its finished cells.
+        uniform: those of the same method at even counts; none for even counts themselves.
+        random: those of ``random`` at even counts; none for these themselves.
     """
 
-    label: str
-    budget: int
-    method: str
-    variant: str
-    seeds: tuple[int, ...]
+    cell: Cell
     planned: int
-    accuracy: Summary | None = None
-    worst: Summary | None = None
-    natural: Summary | None = None
-    best: Summary | None = None
-    measure: str = "mean"
-    versus_uniform: Difference | None = None
-    versus_random: Difference | None = None
-    verdict: str = ""
-    fewest: int | None = None
-    most: int | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    detail: str = ""
-    scores: Mapping[int, float] = field(default_factory=dict)
     finished: Finished = field(default_factory=Finished, repr=False)
-    cell: Cell | None = None
+    uniform: Finished = field(default_factory=Finished, repr=False)
+    random: Finished = field(default_factory=Finished, repr=False)
+
+    @property
+    def label(self) -> str:
+        """The budget as the user gave it."""
+        return self.cell.label
+
+    @property
+    def budget(self) -> int:
+        """Images."""
+        return self.cell.budget
+
+    @property
+    def method(self) -> str:
+        """Name of the selector."""
+        return self.cell.method
+
+    @property
+    def detail(self) -> str:
+        """What is set otherwise than usual about the method itself; most often empty."""
+        return self.cell.detail
+
+    @cached_property
+    def variant(self) -> str:
+        """What is added to the method; empty for even counts."""
+        return self.cell.variant
+
+    @property
+    def measure(self) -> str:
+        """What the differences compare: ``mean``, ``worst`` or ``natural``."""
+        return self.cell.goal
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Finished seeds."""
+        return self.finished.seeds
+
+    @cached_property
+    def accuracy(self) -> Summary | None:
+        """Class mean after the last step."""
+        return self._summary("mean")
+
+    @cached_property
+    def worst(self) -> Summary | None:
+        """Lowest class."""
+        return self._summary("worst")
+
+    @cached_property
+    def natural(self) -> Summary | None:
+        """All test images alike."""
+        return self._summary("natural")
+
+    @cached_property
+    def best(self) -> Summary | None:
+        """Class mean of the best evaluation, chosen on test labels."""
+        return summarise(self.finished.scores("mean", "best").values())
+
+    @cached_property
+    def scores(self) -> Mapping[int, float]:
+        """The measure that differences compare, by seed."""
+        return self.finished.scores(self.measure)
+
+    @cached_property
+    def versus_uniform(self) -> Difference | None:
+        """Paired with the same method at even counts; None for even counts themselves."""
+        return paired_difference(self.scores, self.uniform.scores(self.measure))
+
+    @cached_property
+    def versus_random(self) -> Difference | None:
+        """Paired with ``random`` at even counts."""
+        return paired_difference(self.scores, self.random.scores(self.measure))
+
+    @cached_property
+    def verdict(self) -> str:
+        """What :attr:`versus_uniform` shows, in words; empty without it."""
+        if self.versus_uniform is None:
+            return ""
+        theirs = self.uniform.by_seed
+        if all(training == theirs.get(seed, training) for seed, training in self.finished.by_seed.items()):
+            return SAME if self.cell.allocator == "uniform" else KEPT_EVEN
+        return verdict(self.versus_uniform)
+
+    @property
+    def fewest(self) -> int | None:
+        """Images of the smallest class, in any seed."""
+        return self.finished.fewest if self.seeds else None
+
+    @property
+    def most(self) -> int | None:
+        """Images of the largest class, in any seed."""
+        return self.finished.most if self.seeds else None
+
+    @cached_property
+    def seconds(self) -> Mapping[str, float]:
+        """Mean of each step."""
+        return self.finished.seconds if self.seeds else {}
 
     @property
     def class_scores(self) -> Floats:
@@ -90,10 +155,13 @@ class Row:
         """The method, with what is set otherwise than usual: ``dq (whole images)``."""
         return f"{self.method} ({self.detail})" if self.detail else self.method
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Method and variant."""
         return f"{self.base} + {self.variant}" if self.variant else self.base
+
+    def _summary(self, measure: str) -> Summary | None:
+        return summarise(self.finished.scores(measure).values())
 
 
 @dataclass(frozen=True)
@@ -123,11 +191,9 @@ class Section:
 
     def even(self, row: Row) -> Row | None:
         """The row of even counts that this one is compared with; two of one name may differ in what the name does not tell."""
-        if row.cell is None:
-            return None
         wanted = even_counts(row.cell)
         alike = (one for one in self.rows if (one.method, one.budget, one.variant) == (wanted.method, wanted.budget, ""))
-        return next((one for one in alike if one.cell and replace(one.cell, seed=wanted.seed).key == wanted.key), None)
+        return next((one for one in alike if replace(one.cell, seed=wanted.seed).key == wanted.key), None)
 
 
 def tabulate(cells: Sequence[Cell], results: Mapping[str, Result], epoch: Epoch = "last") -> list[Section]:
@@ -185,33 +251,7 @@ class _Rows:
 
     def row(self, way: Way) -> Row:
         """The row of a way."""
-        cell, ours = way.cell, self.finished[way.line, way.cell.budget]
-        row = Row(
-            *(cell.label, cell.budget, cell.method, cell.variant, ours.seeds, way.planned),
-            measure=cell.goal,
-            detail=cell.detail,
-            cell=cell,
-        )
-        if not ours.seeds:
-            return row
-        uniform, random = self._compared(way)
-        scores = ours.scores(cell.goal)
-        against = paired_difference(scores, uniform.scores(cell.goal))
-        return replace(
-            row,
-            accuracy=summarise(ours.scores("mean").values()),
-            worst=summarise(ours.scores("worst").values()),
-            natural=summarise(ours.scores("natural").values()),
-            best=summarise(ours.scores("mean", "best").values()),
-            versus_uniform=against,
-            versus_random=paired_difference(scores, random.scores(cell.goal)),
-            verdict="" if against is None else _verdict(cell, against, ours, uniform),
-            fewest=ours.fewest,
-            most=ours.most,
-            seconds=ours.seconds,
-            scores=scores,
-            finished=ours,
-        )
+        return Row(way.cell, way.planned, self.finished[way.line, way.cell.budget], *self._compared(way))
 
     def _compared(self, way: Way) -> tuple[Finished, Finished]:
         """What is finished of the same method at even counts, and of random images; nothing where that is the way itself."""
@@ -242,10 +282,3 @@ def even_counts(cell: Cell, method: str | None = None) -> Cell:
         quantization=None if other else cell.quantization,
         plugins={role: one for role, one in cell.plugins.items() if role in roles},
     )
-
-
-def _verdict(cell: Cell, against: Difference, ours: Finished, uniform: Finished) -> str:
-    theirs = uniform.by_seed
-    if all(training == theirs.get(seed, training) for seed, training in ours.by_seed.items()):
-        return SAME if cell.allocator == "uniform" else KEPT_EVEN
-    return verdict(against)

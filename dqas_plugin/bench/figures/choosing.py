@@ -92,7 +92,6 @@ class Results:
         adaptive = self._at(uneven[0], ratio, aipc)
         even = self.section.even(adaptive)
         if even is None:
-            assert adaptive.cell is not None
             wanted = replace(even_counts(adaptive.cell), seed=max(self.section.seeds))
             told = f"figure 3 needs {adaptive.base} with even class counts at {adaptive.label}"
             raise UserError(f"{told}: run {self._commands([wanted])}")

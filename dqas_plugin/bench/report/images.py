@@ -80,7 +80,6 @@ def _images(row: Row) -> ImageDataset:
     from dqas_plugin.bench.cell import load
     from dqas_plugin.datasets.download import no_downloads
 
-    assert row.cell is not None
     name = short_name(row.cell.dataset.name)
     try:
         with no_downloads():
@@ -96,7 +95,6 @@ def _images(row: Row) -> ImageDataset:
 def _selection(row: Row, seed: int, train: ImageDataset, selections: Callable[[str], Path]) -> Selection:
     from dqas_plugin.selection import Selection
 
-    assert row.cell is not None
     try:
         return Selection.load(selections(replace(row.cell, seed=seed).key), train)
     except DqasError as error:

@@ -31,8 +31,7 @@ def measured(folder: Path | str, sections: Sequence[Section]) -> list[Measured]:
     parts = []
     with Store.existing(folder) as store:
         for section in sections:
-            first = section.rows[0].cell
-            mine = [] if first is None else list(store.cells_beside(first))
+            mine = list(store.cells_beside(section.rows[0].cell))
             parts.append(Measured(tuple(cell for cell, _ in mine), tuple(result for _, result in mine)))
     return parts
 

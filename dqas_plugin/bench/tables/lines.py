@@ -73,7 +73,6 @@ def lines_of(section: Section) -> list[Line]:
     found: dict[str, dict[int, Row]] = {}
     cells: dict[str, Cell] = {}
     for row in section.rows:
-        assert row.cell is not None
         key = json.dumps(_settings(row.cell), sort_keys=True)
         found.setdefault(key, {})[row.budget] = row
         cells.setdefault(key, row.cell)

@@ -92,7 +92,7 @@ def _measured(line: Line, row: Row) -> tuple[Value, ...]:
 
 
 def _drops_patches(row: Row) -> bool:
-    return row.cell is not None and row.cell.quantization is not None and row.cell.quantization["patches"] is not None
+    return row.cell.quantization is not None and row.cell.quantization["patches"] is not None
 
 
 def _missing(line: Line, label: str) -> tuple[Value, ...]:
