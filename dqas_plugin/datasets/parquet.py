@@ -194,7 +194,7 @@ class _Table:
             column = pq.read_table(self.path, columns=[TARGETS]).column(0)
         kind = column.type
         sound = pa.types.is_fixed_size_list(kind) and kind.list_size == classes and kind.value_type == pa.float32()
-        if not sound or column.null_count:
+        if not sound or column.null_count or len(column) != len(self.labels):
             raise UserError(
                 f"{self.path}: column '{TARGETS}' must hold one float32 for each of {classes} classes: write the file again"
             )
