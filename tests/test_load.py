@@ -64,7 +64,7 @@ def literal(folder: Path, best: bool) -> list[Section]:
 def content(row: Row) -> dict[str, Any]:
     """All that a row shows."""
     told = [name for name, one in vars(Row).items() if isinstance(one, property | cached_property) and name != "class_scores"]
-    return {name: getattr(row, name) for name in ("planned", *told)} | {"class scores": row.class_scores.tolist()}
+    return {name: getattr(row, name) for name in ("cell", "planned", *told)} | {"class scores": row.class_scores.tolist()}
 
 
 def as_text(sections: list[Section], folder: Path) -> str:

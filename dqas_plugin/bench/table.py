@@ -93,7 +93,7 @@ class Row:
     @cached_property
     def best(self) -> Summary | None:
         """Class mean of the best evaluation, chosen on test labels."""
-        return summarise(self.finished.scores("mean", "best").values())
+        return self._summary("mean", "best")
 
     @cached_property
     def scores(self) -> Mapping[int, float]:
@@ -160,8 +160,8 @@ class Row:
         """Method and variant."""
         return f"{self.base} + {self.variant}" if self.variant else self.base
 
-    def _summary(self, measure: str) -> Summary | None:
-        return summarise(self.finished.scores(measure).values())
+    def _summary(self, measure: str, epoch: Epoch | None = None) -> Summary | None:
+        return summarise(self.finished.scores(measure, epoch).values())
 
 
 @dataclass(frozen=True)

@@ -61,14 +61,12 @@ def _told(seconds: float) -> str:
 
 def protocol(section: Section, part: Measured) -> Html:
     """Data, network and recipe of a table, and what it was computed with."""
-    cell = section.rows[0].cell
+    dataset = section.rows[0].cell.dataset
     facts: dict[str, str] = {"dataset": section.dataset, "training images": f"{section.images:,}"}
     facts["classes"] = f"{section.classes:,}"
-    if cell is not None:
-        shape = cell.dataset.shape
-        facts |= {"image": " × ".join(map(str, shape))} if shape else {}
-        facts |= {f"dataset option {name}": str(value) for name, value in sorted(cell.dataset.options.items())}
-        facts["fingerprint of the data"] = cell.dataset.fingerprint
+    facts |= {"image": " × ".join(map(str, dataset.shape))} if dataset.shape else {}
+    facts |= {f"dataset option {name}": str(value) for name, value in sorted(dataset.options.items())}
+    facts["fingerprint of the data"] = dataset.fingerprint
     facts |= {"network": section.model, "recipe": section.recipe}
     settings = section.settings.as_dict() if section.settings is not None else {}
     facts |= {name.replace("_", " "): _word(value) for name, value in settings.items() if name != "name" and value is not None}

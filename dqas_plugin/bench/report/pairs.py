@@ -34,12 +34,7 @@ def telling(found: Sequence[Pair]) -> Pair | None:
 
     def preference(pair: Pair) -> tuple[bool, bool, bool, int]:
         cell = pair.other.cell
-        return (
-            pair.other.method == "random",
-            cell is None or cell.allocator == "uniform",
-            cell is None or cell.refiner is None,
-            pair.other.budget,
-        )
+        return cell.method == "random", cell.allocator == "uniform", cell.refiner is None, cell.budget
 
     return min(found, key=preference, default=None)
 

@@ -29,8 +29,7 @@ _NAMESAKE = "that is only what its folder is called"
 
 def beside(section: Section) -> Beside | None:
     """The paper's dataset, if its figures may stand beside the section's: it is the same, or known to be much alike."""
-    cell = section.rows[0].cell
-    changed = bool(cell is not None and cell.dataset.options)
+    changed = bool(section.rows[0].cell.dataset.options)
     name = short_name(section.dataset)
     for one in paper().datasets.values():
         if (section.images, section.classes) != (one.images, one.classes):

@@ -116,9 +116,7 @@ def budgets_of(section: Section) -> dict[int, str]:
 
 def unmeasured(section: Section, method: str, adaptive: bool = False) -> Line:
     """A line without rows: the method at its usual settings, with even counts or as ``--adaptive`` has it."""
-    first = section.rows[0].cell
-    assert first is not None
-    cell = even_counts(even_counts(first, "random"), method)
+    cell = even_counts(even_counts(section.rows[0].cell, "random"), method)
     if adaptive:
         cell = replace(cell, **AS_ADAPTIVE)
     return Line(f"{method} + {cell.variant}" if adaptive else method, cell)
