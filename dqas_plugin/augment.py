@@ -31,6 +31,10 @@ class Shifts:
     right: Tensor
     mirrored: Tensor
 
+    def to(self, device: torch.device) -> Shifts:
+        """The same on a device."""
+        return Shifts(self.down.to(device), self.right.to(device), self.mirrored.to(device))
+
 
 def padding(side: int) -> int:
     """Pixels by which a crop may move on an image of ``side`` pixels: an eighth, at least 1 (4 at 32 px)."""
@@ -60,11 +64,12 @@ def shift(images: Tensor, shifts: Shifts) -> Tensor:
         ``[B, C, H, W]``, a new tensor on the same device.
     """
     result = torch.empty_like(images, memory_format=torch.contiguous_format)
+    shifts = shifts.to(images.device)
     count, channels, height, width = images.shape
     step = at_once((height, width), _CHUNK, _PIXELS)
     for start in range(0, count, step):
         part = slice(start, min(start + step, count))
-        pixels = _source_pixels(shifts, part, height, width).to(images.device)  # (b, H * W)
+        pixels = _source_pixels(shifts, part, height, width)  # (b, H * W)
         index = pixels[:, None, :].expand(-1, channels, -1)  # (b, C, H * W), channels share it
         moved = images[part].reshape(-1, channels, height * width).gather(2, index)
         result[part] = moved.view(-1, channels, height, width)
@@ -73,8 +78,9 @@ def shift(images: Tensor, shifts: Shifts) -> Tensor:
 
 def _source_pixels(shifts: Shifts, part: slice, height: int, width: int) -> Tensor:
     """For every pixel of every result the position in its image that it is copied from: int64 ``[b, H * W]``."""
-    rows = _reflected(shifts.down[part, None] + torch.arange(height), height)  # (b, H)
-    columns = _reflected(shifts.right[part, None] + torch.arange(width), width)  # (b, W)
+    device = shifts.down.device
+    rows = _reflected(shifts.down[part, None] + torch.arange(height, device=device), height)  # (b, H)
+    columns = _reflected(shifts.right[part, None] + torch.arange(width, device=device), width)  # (b, W)
     columns = torch.where(shifts.mirrored[part, None], columns.flip(1), columns)
     return (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
 

@@ -51,7 +51,7 @@ class Standardiser:
             _, vectors = torch.linalg.eigh(centred.T @ centred)
             basis = vectors[:, -kept:]
         else:
-            basis = torch.eye(kept, dtype=torch.float64)
+            basis = torch.eye(kept, dtype=torch.float64, device=wide.device)
         least = max(1e-12, NO_SPREAD * float(mean.norm()))  # where all are the same, roundings are not blown up
         scale = (centred @ basis).square().sum(1).mean().sqrt().clamp_min(least)
         return Standardiser(mean, basis / scale)
@@ -59,7 +59,7 @@ class Standardiser:
     def __call__(self, features: Tensor) -> Tensor:
         """float64 ``[n, k + 1]``: the mapped features and a column of ones."""
         mapped = (features.double() - self.mean) @ self.basis
-        return torch.cat([mapped, torch.ones(len(mapped), 1, dtype=torch.float64)], dim=1)
+        return torch.cat([mapped, mapped.new_ones(len(mapped), 1)], dim=1)
 
 
 def fit(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +35,13 @@ class Network(nn.Module):
     Args:
         channels: channels of the images.
         head: the last layer, ``d`` features to ``num_classes`` logits.
+
+    Attributes:
+        recordable: whether every training step does the same operations, on the device alone: no decisions by numbers that it
+            computed, no random numbers but torch's. Such steps are recorded on a GPU, and replayed.
     """
 
+    recordable: ClassVar[bool] = False
     head: nn.Linear
     mean: Tensor
     std: Tensor
@@ -80,6 +85,8 @@ class ConvNet(Network):
             instance normalisation is 0 whatever the image.
         average: average the last map over its pixels (features are ``[B, widths[-1]]``) rather than flatten it.
     """
+
+    recordable = True
 
     def __init__(
         self,
@@ -198,6 +205,8 @@ def _parts(x: Tensor) -> Iterator[Tensor]:
 
 class ResidualNetwork(Network):
     """A torchvision ResNet with the stem for small images: 3x3 convolution of stride 1, no max pooling."""
+
+    recordable = True
 
     def __init__(self, depth: int, image_shape: Shape, num_classes: int) -> None:
         import torchvision.models as zoo

@@ -125,7 +125,8 @@ def probe_evaluator(
     The strength of its penalty is chosen once, at even counts: weaker ones are tried until the held-out log-loss rises.
 
     Args:
-        features: float32 ``[N, d]`` of all training images, from a network trained on :func:`even_draw`.
+        features: float32 ``[N, d]`` of all training images, from a network trained on :func:`even_draw`. The fits are made
+            on their device.
         labels: int64 ``[N]``.
         pick: chooses the samples.
         held_out: chooses what is scored.
@@ -133,10 +134,11 @@ def probe_evaluator(
         prior: as in training; ``balanced`` takes the class frequencies out of the probe's loss too.
         fourier: whether to add the random Fourier features; a linear probe without them.
     """
-    truth = torch.from_numpy(labels)
+    device = features.device
+    truth = torch.from_numpy(labels).to(device)
     first = np.flatnonzero(held_out.never) if held_out.never.any() else np.arange(len(labels))
     num_classes = len(even)
-    standardise = Standardiser.of(features[torch.from_numpy(first)], _DIMENSIONS)
+    standardise = Standardiser.of(features[torch.from_numpy(first).to(device)], _DIMENSIONS)
     count = int(np.clip(_FOURIER_WORK / (even.sum() * num_classes), 32, _FOURIER)) if fourier else 0
 
     def expanded(rows: Tensor) -> Tensor:
@@ -146,7 +148,7 @@ def probe_evaluator(
     inputs = torch.cat([expanded(features[part]) for part in row_parts(*features.shape)])
 
     def fitted(counts: IntArray, held: BoolArray, l2: float, start: Tensor | None) -> Tensor:
-        chosen = torch.from_numpy(pick(counts, held))
+        chosen = torch.from_numpy(pick(counts, held)).to(device)
         offset = log_prior(truth[chosen], num_classes).double() if prior == "balanced" else None
         tolerance = _TOLERANCE * len(chosen)
         return fit(
@@ -154,9 +156,9 @@ def probe_evaluator(
         )
 
     def scores(weights: Tensor, held: BoolArray) -> ClassScores:
-        scored, layer = torch.from_numpy(np.flatnonzero(held)), weights.float()
+        scored, layer = torch.from_numpy(np.flatnonzero(held)).to(device), weights.float()
         rows = [scored[part] for part in row_parts(len(scored), num_classes)]
-        return scores_of_parts(((inputs[one] @ layer, truth[one]) for one in rows), num_classes)
+        return scores_of_parts((((inputs[one] @ layer).cpu(), truth[one].cpu()) for one in rows), num_classes)
 
     held = held_out.draw(0)
     best, least = 0.0, np.inf
@@ -188,7 +190,7 @@ def fourier_features(inputs: Tensor, count: int) -> Tensor:
     draws = torch_generator(0, "fourier")
     frequencies = torch.randn(inputs.shape[1], count, generator=draws, dtype=torch.float64)
     phases = torch.rand(count, generator=draws, dtype=torch.float64) * (2 * torch.pi)
-    return (inputs @ frequencies).add_(phases).cos_().mul_((2 / max(1, count)) ** 0.5)
+    return (inputs @ frequencies.to(inputs.device)).add_(phases.to(inputs.device)).cos_().mul_((2 / max(1, count)) ** 0.5)
 
 
 def training_evaluator(

@@ -132,7 +132,11 @@ class Steps:
             assert self.selector is not None
             for doubt in blind_method(self.selector, signals, request.features):
                 self._note(doubt)
-        return signals if request.device == "cpu" else signals.to(request.device)
+        return self._moved(signals)
+
+    def _moved(self, signals: Signals) -> Signals:
+        """The signals on the device where methods, the probe and refiners compute."""
+        return signals if self.request.device == "cpu" else signals.to(self.request.device)
 
     @property
     def _trainings(self) -> int:
@@ -273,7 +277,7 @@ class Steps:
         signals = self._computed(step, trained_on=np.flatnonzero(used))
         for doubt in blind_probe(signals, used):
             self._note(doubt)
-        return signals, used
+        return self._moved(signals), used
 
     def _picker(self, ranking: Ranking) -> Callable[[IntArray, BoolArray], IntArray]:
         """Picks for an evaluation: the best ``counts[c]`` of each class that are not held out (all there are if too few)."""

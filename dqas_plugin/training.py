@@ -1,9 +1,10 @@
 """The one training loop of the project, and the one evaluation.
 
 What makes it fast: images stay uint8, are cropped and mirrored once per epoch in whole blocks, and reach the network with
-channels last, in bf16 where that pays. What makes it fair: every method is trained by it, and class frequencies are taken
-out of the loss (``Recipe.prior``), so that uneven class counts are not punished on a balanced test set:
-Ren et al., NeurIPS 2020 (balanced softmax); Menon et al., ICLR 2021 (logit adjustment).
+channels last, in bf16 where that pays; on a GPU they stay in its memory, and steps are recorded and replayed. What makes it
+fair: every method is trained by it, and class frequencies are taken out of the loss (``Recipe.prior``), so that uneven class
+counts are not punished on a balanced test set: Ren et al., NeurIPS 2020 (balanced softmax); Menon et al., ICLR 2021 (logit
+adjustment).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dqas_plugin.losses import log_prior, sample_weights, training_loss
 from dqas_plugin.models import Network
 from dqas_plugin.precision import Build, autocast, resolve, resolve_device
 from dqas_plugin.recipes import Recipe
+from dqas_plugin.recorded_steps import RecordedSteps, Step
 from dqas_plugin.scores import ClassScores, class_scores
 from dqas_plugin.seeding import derive, torch_generator
 from dqas_plugin.soundness import check_finite, unsound_rows
@@ -33,7 +35,9 @@ from dqas_plugin.soundness import check_finite, unsound_rows
 _BLOCK, _BLOCK_NUMBERS = 8192, 2**28  # images augmented at once: 25 MB at 32 px, 256 MB from 105 px on
 _EVALUATED, _EVALUATED_PIXELS = 1000, 2**22  # images evaluated at once; from 65 px on fewer, since a network keeps more of each
 _REPORTS = 100  # at most so many reports a training, besides the evaluations
+_RECORD_STEPS = 50  # recording a step takes as long as some tens of them
 _COMPILE_STEPS = 5000  # compilation takes about a minute, which a shorter training does not win back
+_RESIDENT = 0.25  # of the free memory of a GPU: training images that need no more stay there
 
 Record = Callable[[Tensor, Tensor], None]
 """Told of every batch of a training: positions in the dataset, and logits; see :func:`train`."""
@@ -203,7 +207,7 @@ class _Batch(NamedTuple):
     """One batch on the device."""
 
     positions: Tensor  # in the dataset; on the CPU
-    pixels: Tensor  # normalised
+    images: Tensor  # uint8, augmented
     labels: Tensor  # or soft ones
     weights: Tensor | None
     ends_epoch: bool
@@ -223,7 +227,7 @@ class _Run:
     weights: Tensor | None
     record: Record | None = None
     step: int = 0
-    images: int = 0
+    seen: int = 0  # images
     seconds: float = 0.0  # in training steps, evaluations not counted
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -234,16 +238,20 @@ class _Run:
         if recipe.prior == "balanced":
             prior = log_prior(self.labels, self.data.num_classes, self.weights)
             self.prior = prior.to(self.device) if prior.any() else None
+        on_gpu = self.device.type == "cuda"
+        self.images = _resident(self.data.images, self.device) if on_gpu else self.data.images
         self.optimizer = torch.optim.SGD(
             parameters,
-            lr=recipe.lr,
+            lr=torch.tensor(recipe.lr, device=self.device) if on_gpu else recipe.lr,  # recorded steps read it from there
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
             nesterov=recipe.nesterov and recipe.momentum > 0,
             fused=self.device.type in ("cpu", "cuda"),
         )
-        compiled = self.device.type == "cuda" and self.steps >= _COMPILE_STEPS
+        compiled = on_gpu and self.steps >= _COMPILE_STEPS
         self.forward: Callable[[Tensor], Tensor] = torch.compile(self.network) if compiled else self.network
+        recorded = on_gpu and self.network.recordable and self.steps >= _RECORD_STEPS
+        self.make_step: Step = RecordedSteps(self._step, self.device) if recorded else self._step
 
     def finish(
         self, test: ImageDataset | None, milestones: set[int], on_epoch: Callable[[EpochReport], None] | None
@@ -267,6 +275,7 @@ class _Run:
             report = EpochReport(self.step, self.steps, loss, self._rate(self.step - 1), time.perf_counter() - started)
             self._report(report, last if evaluated else None, on_epoch)
             resumed = time.perf_counter()
+        self.optimizer.zero_grad(set_to_none=True)
         self.network.eval()
         return TrainingResult(
             network=self.network,
@@ -276,7 +285,7 @@ class _Run:
             seconds=time.perf_counter() - started,
             precision=self.precision,
             steps=self.step,
-            images_per_second=self.images / self.seconds,
+            images_per_second=self.seen / self.seconds,
         )
 
     def _batches(self) -> Iterator[_Batch]:
@@ -295,14 +304,13 @@ class _Run:
                 for start, stop in pairwise(inside):
                     part = slice(start - inside[0], stop - inside[0])
                     weighed = None if weights is None else weights[part]
-                    pixels = self.network.normalise(images[part])
-                    yield _Batch(chosen[part], pixels, labels[part], weighed, stop == count)
+                    yield _Batch(chosen[part], images[part], labels[part], weighed, stop == count)
                     if self.step == self.steps:
                         return
 
     def _block(self, chosen: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """Augmented uint8 images at ``chosen``, their labels (soft ones if there are any) and weights, on the device."""
-        images = self.data.images[chosen].to(self.device)
+        images = self.images[chosen.to(self.images.device)].to(self.device)
         flip = self.recipe.flip and self.data.mirror
         if self.recipe.crop or flip:
             _, height, width = self.data.image_shape
@@ -312,20 +320,30 @@ class _Run:
         return images, self.labels[chosen].to(self.device), weights
 
     def _update(self, batch: _Batch) -> Tensor:
-        """One optimiser step; the loss, still on the device."""
+        """The next step of the training; the loss, still on the device."""
+        rate = self._rate(self.step)
         for settings in self.optimizer.param_groups:
-            settings["lr"] = self._rate(self.step)
-        with autocast(self.precision, self.device):
-            logits = self.forward(batch.pixels).float()
+            if isinstance(settings["lr"], Tensor):
+                settings["lr"].fill_(rate)
+            else:
+                settings["lr"] = rate
+        loss, logits = self.make_step(batch.images, batch.labels, batch.weights)
         if self.record is not None:
-            self.record(batch.positions, logits.detach())
-        loss = training_loss(logits, batch.labels, self.prior, batch.weights, self.recipe.label_smoothing)
+            self.record(batch.positions, logits)
+        self.step += 1
+        self.seen += len(batch.labels)
+        return loss
+
+    def _step(self, images: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One optimiser step; loss and logits, still on the device."""
+        pixels = self.network.normalise(images)
+        with autocast(self.precision, self.device):
+            logits = self.forward(pixels).float()
+        loss = training_loss(logits, labels, self.prior, weights, self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.step += 1
-        self.images += len(batch.labels)
-        return loss.detach()
+        return loss.detach(), logits.detach()
 
     def _rate(self, step: int) -> float:
         return self.recipe.learning_rate(step, self.steps)
@@ -357,6 +375,12 @@ class _Run:
 def _milestones(steps: int, evaluations: int) -> set[int]:
     """The steps after which the test set is evaluated: evenly spread, the last step among them."""
     return {max(1, round(steps * one / evaluations)) for one in range(1, evaluations + 1)}
+
+
+def _resident(images: Tensor, device: torch.device) -> Tensor:
+    """The images in the memory of the GPU, if they take but a part of it."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.nbytes <= _RESIDENT * free else images
 
 
 def _place(network: Network, device: torch.device | str | None) -> torch.device:
