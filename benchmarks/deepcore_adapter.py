@@ -1,6 +1,6 @@
 """DeepCore's own methods, through the adapter, beside ours of the same name: on real images, with one trained network.
 
-    PYTHONPATH=.:cli:adapters python benchmarks/deepcore_adapter.py --deepcore PATH [--images 1000] [--ratio 0.1]
+    PYTHONPATH=.:cli:adapters python benchmarks/deepcore_adapter.py --deepcore PATH [--images 1000] [--ratio 0.1] [--device cuda]
 
 For each class of the checkout: whether it ran; how long its selection took, the passes of the images through the network
 included, and how long ours took with ``compat=deepcore`` on what the network says of them, which all methods share; how many
@@ -101,10 +101,12 @@ class Contest:
     Args:
         signals: with the network.
         counts: how many of each class.
+        device: where both compute.
     """
 
-    def __init__(self, signals: Any, counts: list[int]) -> None:
+    def __init__(self, signals: Any, counts: list[int], device: str) -> None:
         self.signals, self.counts = signals, counts
+        self.placed = signals if device == "cpu" else signals.to(device)
 
     def row(self, name: str) -> Row:
         """DeepCore's and ours."""
@@ -139,7 +141,7 @@ class Contest:
 
         for seed in (SEED + 1, SEED):
             started = time.perf_counter()
-            found = rank(self.signals, method, counts=counts, seed=seed, **options)
+            found = rank(self.placed, method, counts=counts, seed=seed, **options)
             spent = time.perf_counter() - started
         return found, spent
 
@@ -282,6 +284,7 @@ def main() -> None:
     parser.add_argument("--deepcore", type=Path, required=True, metavar="PATH", help="a checkout of PatrickZH/DeepCore")
     parser.add_argument("--images", type=int, default=1000, help="of scikit-learn's digits")
     parser.add_argument("--ratio", type=float, default=0.1, help="share of every class")
+    parser.add_argument("--device", default="cpu", help="where both compute: cpu, cuda")
     parser.add_argument("--only", help="methods whose name contains this")
     options = parser.parse_args()
     os.environ["DEEPCORE_HOME"] = str(options.deepcore.resolve())
@@ -296,7 +299,7 @@ def main() -> None:
           f"through the network takes {spent:.2f} s")  # fmt: skip
     print(f"{'DeepCore':<20} {'ran':<4} {'its s':>10} {'ours s':>10}  {'picks agree':<18} what differs")
     names = [one.partition(":")[2] for one in plugins().selectors if one.startswith("deepcore:")]
-    contest, rows = Contest(signals, counts), []
+    contest, rows = Contest(signals, counts, options.device), []
     for name in names:
         if not options.only or options.only in name:
             rows.append(contest.row(name))

@@ -1,9 +1,9 @@
 """Half an hour of one GPU: adaptive against even class counts, all selectors, the paper's recipe, batch sizes, quantization.
 
 Each step is a command of ``dqas``, in the order of what matters most; results are kept by cell, so a stop costs one training
-at most. Sized for an H200 and 30 minutes by the images that every step trains on; not run on one yet.
+at most, and the same command goes on when there is time again.
 
-    bash benchmarks/gpu.sh PATH/cifar10-jpeg [--minutes 30] [--jobs 4] [--out docs/results] [--work gpu-run]
+    bash benchmarks/gpu.sh PATH/cifar10-jpeg [--minutes 30] [--jobs 6] [--out docs/results] [--work gpu-run]
     bash benchmarks/gpu.sh --tiny
 
 Writes ``gpu.json`` (``gpu-tiny.json``) into ``--out``: hardware, versions, commands with their time, the figures of every
@@ -52,59 +52,39 @@ class Step:
 
 def steps(options: argparse.Namespace) -> list[Step]:
     """The commands, those first whose answer is wanted most."""
-    results = ["--results", str(options.work / "results")]
     if options.tiny:
-        data, network, device = ["--dataset", "digits"], ["--model", "convnet3-small"], "cpu"
-        short, whole, epochs = ["--recipe", "quick", "--iterations", "20"], ["--recipe", "quick", "--iterations", "40"], "2"
-        ratios, middle, seeds = "0.05,0.1", "0.1", ["--seeds", "2"]
+        data, network, place = ["--dataset", "digits"], ["--model", "convnet3-small"], ["--device", "cpu"]
+        short, whole = ["--recipe", "quick", "--iterations", "20"], ["--recipe", "quick", "--iterations", "40"]
+        patches = ["--rebuild", "harmonic"]
     else:
-        data, network, device = ["--dataset", f"parquet:{options.data}"], ["--model", "resnet18"], "cuda"
-        short, whole, epochs = ["--recipe", "paper", "--epochs", "30"], ["--recipe", "paper"], "30"
-        ratios, middle, seeds = "0.05,0.1,0.2,0.5", "0.1", ["--seeds", "3"]
-    place = ["--device", device]
-    shared = [*data, *network, *seeds, *place, "--jobs", str(options.jobs), *results]
+        data, network, place = ["--dataset", f"parquet:{options.data}"], ["--model", "resnet18"], ["--device", "cuda"]
+        short, whole = ["--recipe", "paper", "--epochs", "30"], ["--recipe", "paper"]
+        patches = []  # an autoencoder is trained for them, once for all
+    seeds = "2" if options.tiny else "3"
+    common = [*data, *network, *place]
 
-    def bench(*words: str) -> list[str]:
-        return ["bench", *words, *shared]
+    def bench(name: str, *words: str, times: str = seeds, how: list[str] = short) -> Step:
+        more = ["--seeds", times, "--jobs", str(options.jobs), "--results", str(options.work / "results")]
+        return Step(name, ["bench", *words, *how, *common, *more])
 
-    harmonic = ["--rebuild", "harmonic"]
-    quantized = str(options.work / "quantized")
-    few = ["--method", "graphcut,dq", NO_PATCHES, "--adaptive"]
+    def compared(ratio: str) -> list[str]:
+        return ["--method", "graphcut,dq", NO_PATCHES, "--adaptive", "--ratio", ratio]
+
+    def batches(size: str) -> Step:
+        return bench(f"random, batches of {size}", "--method", "random", "--ratio", "0.05,0.1", "--batch", size)
+
+    quantized = ["--ratio", "0.6", *short, *common, *patches, "--out", str(options.work / "quantized")]
     return [
-        Step("adaptive against even counts", bench(*few, "--ratio", ratios, *short)),
-        Step("all selectors", bench("--method", "all", NO_PATCHES, "--ratio", middle, *short)),
-        Step("the paper's recipe", bench(*few, "--ratio", "0.05", *whole)),
-        Step(
-            "dq and dqas without a quarter of the patches", bench("--method", "dq,dqas", *harmonic, "--ratio", middle, *short)
-        ),
-        *(
-            Step(
-                f"random, batches of {size}", bench("--method", "random", "--ratio", "0.05,0.1", *recipe(epochs, size, options))
-            )
-            for size in ("16", "128")
-        ),
-        Step(
-            "quantization, stage by stage",
-            [
-                "quantize",
-                "--pipeline",
-                "dqas",
-                "--ratio",
-                "0.6",
-                *data,
-                *network,
-                *place,
-                *short,
-                *harmonic,
-                "--out",
-                quantized,
-            ],
-        ),
+        Step("quantization, stage by stage", ["quantize", "--pipeline", "dqas", *quantized]),
+        bench("adaptive against even counts, 5 and 10 %", *compared("0.05,0.1")),
+        batches("16"),
+        batches("128"),
+        bench("adaptive against even counts, 20 %", *compared("0.2")),
+        bench("all selectors", "--method", "all", NO_PATCHES, "--ratio", "0.1", times="1"),
+        bench("adaptive against even counts, 50 %", *compared("0.5")),
+        bench("without a quarter of the patches", "--method", "dq,dqas", "--adaptive", "--ratio", "0.1", *patches),
+        bench("the paper's recipe", *compared("0.05"), how=whole),
     ]
-
-
-def recipe(epochs: str, size: str, options: argparse.Namespace) -> list[str]:
-    return ["--recipe", "quick" if options.tiny else "paper", "--epochs", epochs, "--batch", size]
 
 
 def carry_out(step: Step, limit: float, logs: Path) -> None:
@@ -209,7 +189,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("data", nargs="?", type=Path, help="folder of CIFAR-10 as parquet files")
     parser.add_argument("--tiny", action="store_true", help="digits on the processor")
     parser.add_argument("--minutes", type=float, default=30.0, help="of all steps together, those of earlier starts included")
-    parser.add_argument("--jobs", type=int, default=4, help="trainings that share the GPU")
+    parser.add_argument("--jobs", type=int, default=6, help="trainings that share the GPU")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where the JSON goes")
     parser.add_argument("--work", type=Path, help="where results and logs go (default: gpu-run, gpu-run-tiny)")
     options = parser.parse_args()

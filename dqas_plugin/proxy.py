@@ -41,6 +41,9 @@ _FOURIER_SCALE = 2.0  # against the linear features, whose mean square is 1
 LARGE = 2e7
 """Budget x classes from which on a fit takes as long as a short training: fewer of them are made."""
 
+ON_DEVICE = 1e5
+"""Budget x classes from which on a fit is faster on a GPU than on one thread of a processor: it is many small operations."""
+
 _TOLERANCE = 1e-4  # of the fit, in gradient per sample: a tighter one changes 6 predictions in 10,000 at most
 _PENALTIES = (0.01, 0.1, 1.0, 10.0)
 

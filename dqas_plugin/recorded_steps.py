@@ -1,82 +1,99 @@
-"""Training steps as CUDA graphs: recorded once for each size of batch, then started with one call.
+"""Work that is done over and over on a GPU, recorded as a CUDA graph: then it starts with one call.
 
-A step of a small network is some hundreds of short kernels, and a processor takes longer to start them than a fast GPU to run
-them. A recorded step starts as a whole (https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/).
+A training step of a small network is some hundreds of short kernels, a greedy pick a dozen; a processor takes longer to start
+them than a fast GPU to run them (https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_WARM_UP = 3  # steps of a size that are made as usual: libraries and the optimiser set up what they keep
+_WARM_UP = 3  # calls that are made as usual: libraries and the optimiser set up what they keep
 
 Step = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 """``step(images, labels, weights)`` makes an optimiser step; loss and logits, on the device and without a graph."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Recording:
-    """A step of one size; its tensors keep their place in memory."""
+class Repeated:
+    """Calls ``body``, from the fourth time on by replaying a recording of the third.
 
-    graph: torch.cuda.CUDAGraph
-    inputs: tuple[Tensor, Tensor, Tensor | None]
-    outputs: tuple[Tensor, Tensor]
+    Args:
+        body: it must do the same operations every time, on the device alone and on the same tensors: nothing that reads a
+            number back, no random numbers but those of torch's generator of the device.
+        device: a CUDA device.
+        pool: memory that recordings share which are never replayed side by side (``torch.cuda.graph_pool_handle()``).
+    """
 
-    def replay(self, inputs: tuple[Tensor, Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
-        for place, value in zip(self.inputs, inputs, strict=True):
-            if place is not None and value is not None:
-                place.copy_(value)
-        self.graph.replay()
-        loss, logits = self.outputs
-        return loss.clone(), logits.clone()
+    def __init__(self, body: Callable[[], None], device: torch.device, pool: Any = None) -> None:
+        self._body, self._device, self._pool = body, device, pool
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._made = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        """Once."""
+        if self._made < _WARM_UP:
+            self._made += 1
+            self._aside()
+            return
+        if self._graph is None:
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.device(self._device), torch.cuda.graph(self._graph, self._pool, self._stream, "thread_local"):
+                self._body()  # is written down, not done
+        self._graph.replay()
+
+    def _aside(self) -> None:
+        """The body as it is, on the stream that the recording is made on."""
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            self._body()
+        current.wait_stream(self._stream)
 
 
 class RecordedSteps:
-    """Makes the same steps as ``step`` does, most of them by replaying a recording.
+    """Makes the same training steps as ``step`` does, most of them by replaying a recording for each size of batch.
 
     Args:
-        step: it must do the same operations every time, on the device alone: nothing that reads a number back, no random
-            numbers but those of torch's generator of the device.
+        step: as for :class:`Repeated`, of its arguments.
         device: a CUDA device.
     """
 
     def __init__(self, step: Step, device: torch.device) -> None:
         self._step, self._device = step, device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._made: Counter[int] = Counter()
-        self._recordings: dict[int, _Recording] = {}
-        self._pool: Any = None  # where recordings keep what they compute
+        self._pool = torch.cuda.graph_pool_handle()
+        self._sizes: dict[int, _StepOfOneSize] = {}
 
     def __call__(self, images: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """One step; loss and logits."""
-        inputs, size = (images, labels, weights), len(images)
-        if size not in self._recordings:
-            self._made[size] += 1
-            if self._made[size] <= _WARM_UP:
-                return self._aside(inputs)
-            self._recordings[size] = self._recorded(inputs)
-        return self._recordings[size].replay(inputs)
+        if len(images) not in self._sizes:
+            self._sizes[len(images)] = _StepOfOneSize(self._step, images, labels, weights, self._device, self._pool)
+        return self._sizes[len(images)](images, labels, weights)
 
-    def _aside(self, inputs: tuple[Tensor, Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
-        """The step as it is, on the stream that recordings are made on."""
-        current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            outputs = self._step(*inputs)
-        current.wait_stream(self._stream)
-        return outputs
 
-    def _recorded(self, inputs: tuple[Tensor, Tensor, Tensor | None]) -> _Recording:
-        images, labels, weights = inputs
-        kept = (images.clone(), labels.clone(), None if weights is None else weights.clone())
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self._device), torch.cuda.graph(graph, self._pool, self._stream, "thread_local"):
-            outputs = self._step(*kept)
-        self._pool = graph.pool()  # recordings are replayed in turn, never side by side: they may use the same memory
-        return _Recording(graph, kept, outputs)
+class _StepOfOneSize:
+    """The step on tensors that keep their place in memory."""
+
+    def __init__(
+        self, step: Step, images: Tensor, labels: Tensor, weights: Tensor | None, device: torch.device, pool: Any
+    ) -> None:
+        self._inputs = (images.clone(), labels.clone(), None if weights is None else weights.clone())
+        self._outputs: tuple[Tensor, Tensor] | None = None
+
+        def body() -> None:
+            self._outputs = step(*self._inputs)
+
+        self._repeated = Repeated(body, device, pool)
+
+    def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+        for place, value in zip(self._inputs, inputs, strict=True):
+            if place is not None and value is not None:
+                place.copy_(value)
+        self._repeated()
+        assert self._outputs is not None
+        loss, logits = self._outputs
+        return loss.clone(), logits.clone()

@@ -19,7 +19,7 @@ from dqas_plugin.doubts import blind_method, blind_probe
 from dqas_plugin.errors import PluginError, UserError, unknown_name
 from dqas_plugin.lookup import RankingFile, resolve_method, resolve_model
 from dqas_plugin.plugins import announce_epoch, check_options, plugins
-from dqas_plugin.proxy import LARGE, HeldOut, even_draw, probe_evaluator, training_evaluator
+from dqas_plugin.proxy import LARGE, ON_DEVICE, HeldOut, even_draw, probe_evaluator, training_evaluator
 from dqas_plugin.ranking import as_selector, check_memory, rank
 from dqas_plugin.ready import ranking_of, within
 from dqas_plugin.refining import Refinement, drawn_evenly
@@ -257,7 +257,9 @@ class Steps:
         signals, used = self.probe_signals("allocation")
         assert signals.features is not None
         held_out = HeldOut.of(self.labels, even, used)
-        return probe_evaluator(signals.features, self.labels, pick, held_out, even, request.recipe.prior), held_out.overlap
+        large = request.budget * request.data.num_classes >= ON_DEVICE
+        features = signals.features if large else signals.features.cpu()
+        return probe_evaluator(features, self.labels, pick, held_out, even, request.recipe.prior), held_out.overlap
 
     def probe_signals(self, step: str) -> tuple[Signals, BoolArray]:
         """What the probe's network says of all images, and the mask of those that it was trained on.

@@ -36,7 +36,6 @@ _BLOCK, _BLOCK_NUMBERS = 8192, 2**28  # images augmented at once: 25 MB at 32 px
 _EVALUATED, _EVALUATED_PIXELS = 1000, 2**22  # images evaluated at once; from 65 px on fewer, since a network keeps more of each
 _REPORTS = 100  # at most so many reports a training, besides the evaluations
 _RECORD_STEPS = 50  # recording a step takes as long as some tens of them
-_COMPILE_STEPS = 5000  # compilation takes about a minute, which a shorter training does not win back
 _RESIDENT = 0.25  # of the free memory of a GPU: training images that need no more stay there
 
 Record = Callable[[Tensor, Tensor], None]
@@ -248,8 +247,6 @@ class _Run:
             nesterov=recipe.nesterov and recipe.momentum > 0,
             fused=self.device.type in ("cpu", "cuda"),
         )
-        compiled = on_gpu and self.steps >= _COMPILE_STEPS
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.network) if compiled else self.network
         recorded = on_gpu and self.network.recordable and self.steps >= _RECORD_STEPS
         self.make_step: Step = RecordedSteps(self._step, self.device) if recorded else self._step
 
@@ -338,7 +335,7 @@ class _Run:
         """One optimiser step; loss and logits, still on the device."""
         pixels = self.network.normalise(images)
         with autocast(self.precision, self.device):
-            logits = self.forward(pixels).float()
+            logits = self.network(pixels).float()
         loss = training_loss(logits, labels, self.prior, weights, self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

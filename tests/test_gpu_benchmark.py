@@ -31,11 +31,11 @@ def test_the_program_understands_the_commands(gpu: ModuleType, monkeypatch: pyte
 
     monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
     found = gpu.steps(gpu.parsed())
-    assert len(found) == 7
+    assert len(found) == 9
     for step in found:
         command = {"bench": bench, "quantize": quantize}[step.words[0]]
         command.make_context(step.words[0], step.words[1:])  # refuses what it does not know
-    assert ("--batch", "16") in set(zip(found[4].words, found[4].words[1:], strict=False))
+    assert ("--batch", "16") in set(zip(found[2].words, found[2].words[1:], strict=False))
 
 
 def test_it_goes_on_where_it_was(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -51,11 +51,11 @@ def test_it_goes_on_where_it_was(gpu: ModuleType, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(gpu, "carry_out", carry_out)
     assert gpu.main() == 0
     first = list(begun)
-    assert [limit for _, limit in first] == [600.0 - 60 * one for one in range(7)]
+    assert [limit for _, limit in first] == [600.0 - 60 * one for one in range(9)]
     assert gpu.main() == 0
-    assert begun[7:] == [(first[1][0], 180.0)]
+    assert begun[9:] == [(first[1][0], 60.0)]
     written = json.loads((tmp_path / "out" / "gpu-tiny.json").read_text())
-    assert [one["state"] for one in written["steps"]] == ["done"] * 7
-    assert written["steps"][0]["command"].startswith("dqas bench --method graphcut,dq --no-patches --adaptive --ratio 0.05,0.1")
+    assert [one["state"] for one in written["steps"]] == ["done"] * 9
+    assert written["steps"][1]["command"].startswith("dqas bench --method graphcut,dq --no-patches --adaptive --ratio 0.05,0.1")
     assert written["versions"]["torch"]
     assert written["cells"] == []

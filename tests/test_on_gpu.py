@@ -96,13 +96,6 @@ def test_a_network_that_is_not_recordable_learns_the_same() -> None:
     same(trained(), trained(build))
 
 
-def test_a_compiled_training_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_COMPILE_STEPS", 80)
-    result = trained()
-    assert result.last is not None
-    assert result.last.mean > 0.8
-
-
 def test_it_learns_as_on_a_processor() -> None:
     on_gpu, on_cpu = (
         train(convnet3_small, DIGITS.train, SHORT, 0, device=one, test=DIGITS.test).last for one in ("cuda", "cpu")

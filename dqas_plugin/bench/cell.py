@@ -293,9 +293,6 @@ def accuracies(scores: ClassScores, test: ImageDataset) -> dict[str, Any]:
 @contextmanager
 def threads(device: str) -> Iterator[None]:
     """One thread for work on the processor, so that a result does not depend on the number of workers."""
-    if not device.startswith("cpu"):
-        yield
-        return
     with single_threads():
         yield
 

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from dqas_plugin.methods.greedy import TIE
+from dqas_plugin.recorded_steps import Repeated
+
+_RECORD_PICKS = 50  # recording a pick takes as long as some tens of them
 
 
 def best_gains_on_device(
@@ -34,23 +37,30 @@ def best_gains_on_device(
     Returns:
         positions in the order of picking, int64 ``[budget]`` on the device; equal gains go to the lowest position.
     """
-    count = len(start)
-    picks = torch.zeros(min(budget, count), dtype=torch.int64, device=start.device)
-    taken = torch.zeros(count, dtype=torch.bool, device=start.device)
+    count, device = len(start), start.device
+    picks = torch.zeros(min(budget, count), dtype=torch.int64, device=device)
+    taken = torch.zeros(count, dtype=torch.bool, device=device)
+    place = torch.zeros(1, dtype=torch.int64, device=device)  # of the next pick
     ends = set(np.cumsum(bin_sizes).tolist())
-    gain, base = start.clone(), start
-    for turn in range(len(picks)):
-        if turn in ends:
-            gain = (gain + base) / 2
-            base = gain.clone()
+    gain, base = start.clone(), start.clone()
+
+    def take() -> None:
         pick = first_highest(gain.masked_fill(taken, -torch.inf), absolute=TIE * abs(weight) * count)
-        picks[turn : turn + 1] = pick
+        picks.index_copy_(0, place, pick)
         taken.index_fill_(0, pick, True)
+        place.add_(1)
         product = right @ right.index_select(0, pick)[0]
         if left is not None:
             product *= left @ left.index_select(0, pick)[0]
-        gain += step
-        gain -= weight * product
+        gain.add_(step)
+        gain.sub_(weight * product)
+
+    one = Repeated(take, device) if device.type == "cuda" and len(picks) >= _RECORD_PICKS else take
+    for turn in range(len(picks)):
+        if turn in ends:
+            gain.add_(base).div_(2)
+            base.copy_(gain)
+        one()
     return picks
 
 
