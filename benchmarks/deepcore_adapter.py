@@ -1,6 +1,7 @@
 """DeepCore's own methods, through the adapter, beside ours of the same name: on real images, with one trained network.
 
-    PYTHONPATH=.:cli:adapters python benchmarks/deepcore_adapter.py --deepcore PATH [--images 1000] [--ratio 0.1] [--device cuda]
+    export PYTHONPATH=.:cli:adapters
+    python benchmarks/deepcore_adapter.py --deepcore PATH [--images 1000] [--ratio 0.1] [--device cuda]
 
 For each class of the checkout: whether it ran; how long its selection took, the passes of the images through the network
 included, and how long ours took with ``compat=deepcore`` on what the network says of them, which all methods share; how many
