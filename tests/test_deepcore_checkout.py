@@ -45,8 +45,8 @@ def state(checkout: Checkout) -> list[Any]:
 def test_everything_is_put_back(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    weights = [one.clone() for one in network().state_dict().values()]  # what is imported for it draws random numbers
     before = state(checkout)
-    weights = [one.clone() for one in network().state_dict().values()]
     for name in ("kCenterGreedy", "DeepFool", "GradMatch", "Uniform"):
         ranked(name, [4, 4, 4], seed=77)
         assert state(checkout) == before
@@ -101,6 +101,34 @@ def test_removed_functions_of_torch_and_several_gpus(checkout: Checkout, monkeyp
         assert checkout.modules.nets.nets_utils.MyDataParallel(matrix) is matrix
     assert solution.flatten().tolist() == pytest.approx([1.0, 2.0])
     assert checkout.modules.nets.nets_utils.MyDataParallel is theirs
+
+
+class OnGPU(torch.Tensor):
+    """Says that it is on a GPU."""
+
+    device = torch.device("cuda")
+
+
+def test_distances_of_one_row_are_measured_from_two_on_a_gpu(checkout: Checkout) -> None:
+    """A result ``[1, n]`` with the strides of a column, as DeepCore makes it, is what cuBLAS refuses."""
+    shapes: list[tuple[int, int]] = []
+
+    def euclidean_dist(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        shapes.append((len(x), len(y)))
+        return torch.cdist(torch.Tensor(x), torch.Tensor(y))
+
+    module = checkout.modules.every[0]
+    vars(module)["euclidean_dist"] = euclidean_dist
+    try:
+        with mending.mended(checkout.modules, torch.device("cpu")):
+            mended = vars(module)["euclidean_dist"]
+            x, y = torch.rand(1, 4), torch.rand(5, 4)
+            there, here = mended(x.as_subclass(OnGPU), y), mended(x, y)
+        assert vars(module)["euclidean_dist"] is euclidean_dist
+    finally:
+        del vars(module)["euclidean_dist"]
+    assert shapes == [(2, 5), (1, 5)]
+    torch.testing.assert_close(torch.Tensor(there), here)
 
 
 def test_folders_that_are_no_checkout(tmp_path: Path) -> None:

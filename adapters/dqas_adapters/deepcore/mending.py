@@ -26,7 +26,7 @@ _MISSING = object()
 def mended(modules: Modules, device: torch.device) -> Iterator[None]:
     """Inside, the classes of the checkout run on ``device`` with current torch and NumPy, and print nothing."""
     with ExitStack() as stack:
-        for mend in (_silence, _in1d, _deepfool_on_leaves, _single_centre, _endless_greedy, _lstsq, _one_gpu):
+        for mend in (_silence, *_BOTH, _one_gpu):
             for owner, name, value in mend(modules):
                 stack.enter_context(_set(owner, name, value))
         if device.type == "cuda":  # GradMatch writes "cuda", which is then this one
@@ -40,15 +40,7 @@ def mended(modules: Modules, device: torch.device) -> Iterator[None]:
 def mended_methods(modules: Modules) -> Iterator[None]:
     """Inside, the classes of the checkout run with current torch and NumPy: for its own benchmark, whose output stays."""
     with ExitStack() as stack:
-        for mend in (
-            _in1d,
-            _deepfool_on_leaves,
-            _single_centre,
-            _endless_greedy,
-            _lstsq,
-            _addresses,
-            _forgetting_across_devices,
-        ):
+        for mend in (*_BOTH, _addresses, _forgetting_across_devices):
             for owner, name, value in mend(modules):
                 stack.enter_context(_set(owner, name, value))
         yield
@@ -175,6 +167,31 @@ def _lstsq(_: Modules) -> list[Change]:
         return torch.linalg.lstsq(matrix, right).solution, None
 
     return [(torch, "lstsq", lstsq)]
+
+
+def _one_distance(modules: Modules) -> list[Change]:
+    """``euclidean_dist`` of a single row writes a product into a sum of two expanded vectors.
+
+    Its strides are those of a column; cuBLAS takes them for a matrix with rows of length 1, and refuses. Herding and
+    kCenterGreedy measure from one row at a time.
+    """
+    changes: list[Change] = []
+    for module in modules.every:
+        theirs = vars(module).get("euclidean_dist")
+        if theirs is not None:
+            changes.append((module, "euclidean_dist", _of_two_rows(theirs)))
+    return changes
+
+
+def _of_two_rows(theirs: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    def euclidean_dist(x: Tensor, y: Tensor) -> Tensor:
+        return theirs(x.expand(2, -1), y)[:1] if x.device.type == "cuda" and len(x) == 1 else theirs(x, y)
+
+    return euclidean_dist
+
+
+_BOTH = (_in1d, _deepfool_on_leaves, _single_centre, _endless_greedy, _lstsq, _one_distance)
+"""Mends that all calls need."""
 
 
 def _addresses(_: Modules) -> list[Change]:
