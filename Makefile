@@ -1,7 +1,7 @@
 # One word for everything a developer does. PYTHON=... picks another interpreter.
 PYTHON ?= python
 COG = $(PYTHON) -m cogapp -I . -I cli -I docs
-PAGES = README.md docs/help.md docs/methods.md docs/plugins.md docs/quickstart.md docs/results.md
+PAGES = README.md docs/help.md docs/methods.md docs/plugins.md docs/quickstart.md docs/results.md docs/gpu.md
 
 .PHONY: test fast lint fix docs site output bench oldest newest bare dist audit ci
 

@@ -45,9 +45,23 @@ class Step:
     seconds: float = 0.0
     stages: list[list[Any]] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        command = shlex.join(["dqas", *self.words])
-        return {"name": self.name, "command": command, "state": self.state, "seconds": self.seconds, "stages": self.stages}
+    def as_dict(self, names: dict[str, str]) -> dict[str, Any]:
+        """For the record, with names for the folders of this machine."""
+        command = named(shlex.join(["dqas", *self.words]), names)
+        stages = [[at, named(line, names)] for at, line in self.stages]
+        return {"name": self.name, "command": command, "state": self.state, "seconds": self.seconds, "stages": stages}
+
+
+def named(text: str, names: dict[str, str]) -> str:
+    for folder, name in names.items():
+        text = text.replace(folder, name)
+    return text
+
+
+def folders(options: argparse.Namespace) -> dict[str, str]:
+    """What the record calls the folders."""
+    places = [options.work] if options.data is None else [options.work, options.data]
+    return {str(one): one.name for one in places}
 
 
 def steps(options: argparse.Namespace) -> list[Step]:
@@ -126,7 +140,7 @@ def record(options: argparse.Namespace, found: list[Step]) -> dict[str, Any]:
         "hardware": hardware(),
         "versions": versions(),
         "jobs": options.jobs,
-        "steps": [step.as_dict() for step in found],
+        "steps": [step.as_dict(folders(options)) for step in found],
         "cells": [],
     }
     if Store.exists(options.work / "results"):
@@ -176,11 +190,11 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def earlier(path: Path, found: list[Step]) -> None:
+def earlier(path: Path, found: list[Step], names: dict[str, str]) -> None:
     """Take over what an earlier start of the same commands did."""
     known = {one["command"]: one for one in json.loads(path.read_text())["steps"]} if path.exists() else {}
     for step in found:
-        if (before := known.get(step.as_dict()["command"])) is not None:
+        if (before := known.get(step.as_dict(names)["command"])) is not None:
             step.state, step.seconds, step.stages = before["state"], before["seconds"], before["stages"]
 
 
@@ -203,7 +217,7 @@ def main() -> int:
     options = parsed()
     found = steps(options)
     path = options.out / ("gpu-tiny.json" if options.tiny else "gpu.json")
-    earlier(path, found)
+    earlier(path, found, folders(options))
     logs = options.work / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     for step in found:

@@ -110,21 +110,27 @@ def _section(name: str, entries: list[dict[str, Any]]) -> str:
 def _table(budget: int, images: int, scores: dict[Row, Scores]) -> str:
     title = f"**{100 * budget / images:.3g} % of the images ({budget:,})**\n\n"
     head = "| | accuracy | against random | against even counts |\n|---|---|---|---|\n"
-    return title + head + "\n".join(_lines(scores)) + "\n"
+    return title + head + "\n".join(lines(scores)) + "\n"
 
 
-def _lines(scores: dict[Row, Scores]) -> Iterator[str]:
+def lines(scores: dict[Row, Scores]) -> Iterator[str]:
+    """A line of a table for every row: accuracy, and paired differences to random and to even counts."""
     order = {"random": 0, "graphcut": 1, "dq": 2, "dqas": 3}
     for row in sorted(scores, key=lambda one: (order.get(one.method, 9), one.rebuilt, one.adaptive, one.refined)):
-        found = summarise(scores[row].values())
-        assert found is not None
-        spread = "" if found.std is None else f" ± {found.std:.1f}"
-        random = "" if row == RANDOM else _difference(paired_difference(scores[row], scores.get(RANDOM, {})))
-        even = "" if row == row.plain else _difference(paired_difference(scores[row], scores.get(row.plain, {})))
-        yield f"| {row.label} | {found.mean:.1f}{spread} ({found.n}) | {random} | {even} |"
+        random = "" if row == RANDOM else difference(paired_difference(scores[row], scores.get(RANDOM, {})))
+        even = "" if row == row.plain else difference(paired_difference(scores[row], scores.get(row.plain, {})))
+        yield f"| {row.label} | {accuracy(scores[row])} | {random} | {even} |"
 
 
-def _difference(found: Difference | None) -> str:
+def accuracy(scores: Scores) -> str:
+    """Mean, standard deviation and number of seeds."""
+    found = summarise(scores.values())
+    assert found is not None
+    spread = "" if found.std is None else f" ± {found.std:.1f}"
+    return f"{found.mean:.1f}{spread} ({found.n})"
+
+
+def difference(found: Difference | None) -> str:
     """The difference, bold where its interval is without zero."""
     if found is None:
         return ""

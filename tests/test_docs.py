@@ -166,7 +166,15 @@ def test_readme_plugin_is_the_one_of_the_hooks_page() -> None:
 
 def test_generated_pages_are_up_to_date() -> None:
     call = [sys.executable, "-m", "cogapp", "-I", ".", "-I", "cli", "-I", "docs", "--check"]
-    call += ["README.md", "docs/help.md", "docs/methods.md", "docs/plugins.md", "docs/quickstart.md", "docs/results.md"]
+    call += [
+        "README.md",
+        "docs/help.md",
+        "docs/methods.md",
+        "docs/plugins.md",
+        "docs/quickstart.md",
+        "docs/results.md",
+        "docs/gpu.md",
+    ]
     done = subprocess.run(call, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"run 'make docs': {done.stdout}{done.stderr}"
 
