@@ -75,8 +75,6 @@ def _split(folder: Path, split: str) -> ImageDataset:
         raise UserError(f"{labels_path} must hold labels 0..{len(_CLASSES) - 1}: download the file of Fashion-MNIST again")
     if len(missing := np.setdiff1d(np.arange(len(_CLASSES)), labels)):
         raise UserError(f"{labels_path} has no image of class {missing[0]} ({_CLASSES[missing[0]]}): download it again")
-    if not images.size:
-        raise UserError(f"{images_path} holds images of {images.shape[1]}x{images.shape[2]} pixels: download it again")
     return ImageDataset(
         torch.from_numpy(images[:, None]), torch.from_numpy(labels.astype(np.int64)), _CLASSES, f"{_NAME}/{split}", mirror=True
     )
@@ -93,7 +91,7 @@ def read_idx(path: Path, dimensions: int) -> Pixels:
         uint8 array with the dimensions that the file states.
 
     Raises:
-        UserError: wrong magic number, or a length that does not fit the header.
+        UserError: wrong magic number, a length that does not fit the header, or nothing in it.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -102,6 +100,8 @@ def read_idx(path: Path, dimensions: int) -> Pixels:
             if len(numbers) != 1 + dimensions or numbers[0] != 0x0800 + dimensions:  # 08: unsigned bytes
                 raise UserError(f"{path} is not an idx file of {dimensions} dimensions of bytes: download it again")
             expected = math.prod(numbers[1:])
+            if not expected:
+                raise UserError(f"{path} is empty: its header promises nothing, {numbers[1:]}; download it again")
             # Checked before anything of that size is allocated.
             if expected > path.stat().st_size * (_DEFLATE_LIMIT if path.suffix == ".gz" else 1):
                 raise UserError(f"{path} is truncated: its header promises {expected} bytes; download it again")
