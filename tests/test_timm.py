@@ -18,6 +18,7 @@ from dqas_plugin.recipes import Recipe
 RECIPE = Recipe("tiny", iterations=3, batch=8, lr=0.02, precision="fp32", proxy_epochs=1)
 SMALL = ("test_resnet", "test_efficientnet", "test_byobnet", "test_nfnet", "test_mambaout")  # timm's own, for tests
 TOO_DEEP = ("test_vit", "test_convnext", "test_maxvit")  # patches or windows larger than what 8 pixels leave them
+KNOWN = [name for name in TOO_DEEP if timm.is_model(name)]  # the last came with a later release than the oldest that is allowed
 
 
 def toy(channels: int, count: int = 24) -> ImageDataset:
@@ -57,7 +58,7 @@ def test_counts_are_found_by_training_them() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", TOO_DEEP)
+@pytest.mark.parametrize("name", KNOWN)
 def test_those_that_need_larger_images_say_so(name: str, channels: int) -> None:
     words = f"model 'timm:{name}' cannot take images of {channels}x8x8: choose another model or resize the images"
     with pytest.raises(UserError, match=words):
@@ -80,6 +81,6 @@ def test_both_work_from_the_command_line(weights: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, [*call, "--model", "timm:test_resnet", "--features", f"timm:test_vit@{weights}"])
     assert done.exit_code == 0, done.output
     assert Selection.load(out).provenance["features"] == f"timm:test_vit@{weights}"
-    done = CliRunner().invoke(cli, [*call, "--force", "--model", "timm:test_maxvit"])
+    done = CliRunner().invoke(cli, [*call, "--force", "--model", "timm:test_convnext"])
     assert done.exit_code != 0
     assert "cannot take images of 1x8x8" in done.output + str(done.exception)
