@@ -112,9 +112,9 @@ def _run(arguments: Sequence[str], *path: Path) -> str:
 def masked(text: str) -> list[str]:
     """The lines of an output without what differs from machine to machine: numbers, and what they say."""
     lines = []
-    for line in text.splitlines():
-        told = re.sub(r"^(.+ at [\d.]+ %: ).*", r"\1…", line)  # the sentence below a table: a difference and its verdict
-        told = re.sub(r"\b(not better|better|worse|kept even counts|same selection|one seed|no spread|verdict)\s*$", "", told)
+    # The sentences below a table are a difference and its verdict; where they wrap depends on the figures.
+    for line in re.sub(r"^(.+ at [\d.]+ %: ).*(?:\n {2}(?!\+).+)*", r"\1…", text, flags=re.MULTILINE).splitlines():
+        told = re.sub(r"\b(not better|better|worse|kept even counts|same selection|one seed|no spread|verdict)\s*$", "", line)
         told = re.sub(r"[-+−–]?\d[\d.,–]*", "N", told)
         words = " ".join(re.sub(r"(?<!\w)[N±\[\],\s]+(?!\w)", " ", told).split())
         if words:

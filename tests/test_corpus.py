@@ -72,7 +72,7 @@ def slowly(path: Path, _: int) -> None:
 
 
 def greedily(_path: Path, _: int) -> None:
-    bytearray(50 << 20)
+    b"x" * (50 << 20)  # written to: zeros would be promised, and not taken
 
 
 def elsewhere(_path: Path, _: int) -> None:

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +246,8 @@ def test_a_commit_is_on_the_disk(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         assert store._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
         store.add_training({"a": 1}, {})
-        assert sqlite3.connect(tmp_path / "results.sqlite").execute("SELECT count(*) FROM trainings").fetchone() == (1,)
+        with closing(sqlite3.connect(tmp_path / "results.sqlite")) as database:
+            assert database.execute("SELECT count(*) FROM trainings").fetchone() == (1,)
 
 
 # --- want of memory -----------------------------------------------------------------------------------------------------------

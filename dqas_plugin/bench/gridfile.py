@@ -42,6 +42,7 @@ HOW = ("deepcore", "device", "estimate", "executor", "executor-option", "grid", 
 """Options of ``dqas bench`` that say how to run; a file has none of them."""
 
 _LONGEST = 1 << 20  # bytes of a file
+_LONGEST_SHOWN = 60  # characters of a value in a message
 _TABLES = ("title", "defaults", "grid")
 _SHIPPED = Path(__file__).with_name("grids")
 
@@ -160,7 +161,8 @@ def _fields(table: Any, where: str) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return "a table"
-    return json.dumps(value, ensure_ascii=False, default=str)
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _text(key: str, value: Any) -> str:

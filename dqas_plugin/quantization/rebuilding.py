@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -127,15 +128,20 @@ def _weights(
     told = Told("training the autoencoder", report, "steps")
 
     def tell(progress: MaeProgress) -> None:
-        told.done(progress.step, progress.steps, f"{progress.psnr:.2f} dB")
+        told.done(progress.step, progress.steps, _quality(progress.psnr))
         announce_epoch(progress)
 
     rate = max(settings.drop_rate, 0.1)
     found = trained_mae(data, settings.size, steps=settings.mae_steps, device=device, drop_rate=rate, on_progress=tell)
     if report is not None:
         words = "better than" if found.wins else "no better than"
-        report(f"the autoencoder rebuilds unseen images at {found.psnr:.2f} dB, {words} harmonic at {found.harmonic:.2f} dB")
+        report(f"the autoencoder rebuilds unseen images {_quality(found.psnr)}, {words} harmonic {_quality(found.harmonic)}")
     return found.path, found.seconds
+
+
+def _quality(psnr: float) -> str:
+    """Of rebuilt pixels; there is no error to measure where all images are one colour."""
+    return f"at {psnr:.2f} dB" if math.isfinite(psnr) else "without error"
 
 
 def _scores(
