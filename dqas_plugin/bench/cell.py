@@ -1,5 +1,6 @@
 """What is done for a cell, in a worker: prepare the signals, make the selection, train on it. All of it is by name and path,
-so that it can be sent to another process or machine.
+so that it can be sent to another process or machine. It computes on one thread, so that a result does not depend on the number
+of workers.
 
 The result of a cell is a dict that JSON knows:
 
@@ -17,8 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -202,7 +202,7 @@ def prepare_signals(preparation: Preparation) -> None:
     from dqas_plugin.pipeline import prepare
 
     for task in preparation.tasks:
-        with threads(task.device):
+        with single_threads():
             prepare(request(task.cell, task.device))
             if task.cell.patches is not None:
                 _rebuilt(task.cell, task.device)
@@ -212,7 +212,7 @@ def make_selection(task: Task) -> Chosen:
     """Rank, allocate and refine; write the selection."""
     from dqas_plugin.pipeline import run_request
 
-    with threads(task.device):
+    with single_threads():
         selection = run_request(request(task.cell, task.device))
     selection.save(task.path)
     return _chosen(selection)
@@ -235,7 +235,7 @@ def train_on_selection(task: Task) -> Result:
     selection = Selection.load(task.path, data.train)
     order = np.argsort(selection.indices)  # the same set is the same training, whoever chose it
     weights = None if selection.weights is None else torch.from_numpy(selection.weights[order])
-    with threads(task.device):
+    with single_threads():
         rebuilt = None if cell.patches is None else _rebuilt(cell, task.device)
         images = data.train if rebuilt is None else rebuilt.data
         trained = train(
@@ -288,13 +288,6 @@ def accuracies(scores: ClassScores, test: ImageDataset) -> dict[str, Any]:
         "natural": float(np.average(classes[present], weights=test.class_sizes[present])),
         "classes": [float(one) if known else None for one, known in zip(classes, present, strict=True)],
     }
-
-
-@contextmanager
-def threads(device: str) -> Iterator[None]:
-    """One thread for work on the processor, so that a result does not depend on the number of workers."""
-    with single_threads():
-        yield
 
 
 def _chosen(selection: Selection) -> Chosen:

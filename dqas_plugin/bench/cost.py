@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dqas_plugin.bench.cell import load, threads
+from dqas_plugin.bench.cell import load
 from dqas_plugin.bench.executors import default_jobs
 from dqas_plugin.bench.grid import Cell, hashed
 from dqas_plugin.bench.store import Store
 from dqas_plugin.contracts import Selector
 from dqas_plugin.plugins import plugins
 from dqas_plugin.recipes import Recipe
+from dqas_plugin.threads import single_threads
 from dqas_plugin.told import duration
 from dqas_plugin.training import train
 
@@ -191,7 +192,7 @@ def check_trainings(cells: Iterable[Cell], device: str) -> None:
         refinement = cell.refinement
         if refinement is not None and refinement.trainings(cell.dataset.images):
             data = load(cell.dataset).train
-            with threads(device):
+            with single_threads():
                 trainer = Trainer(data, resolve_model(cell.model), cell.recipe, cell.seed, device)
                 refinement.check_trainings(trainer, cell.dataset.images)
 
@@ -207,7 +208,7 @@ def measured_speed(cell: Cell, device: str) -> float:
         recipe = replace(cell.recipe, iterations=steps, epochs=None, batch=images)
         return train(build, sample, recipe, 0, device=device).images_per_second
 
-    with threads(device):
+    with single_threads():
         first = speed(min(_WARM_UP_IMAGES, cell.budget), 2)
         batch = int(np.clip(first * _MEASURED_SECONDS / 2, 2, -(-cell.budget // cell.recipe.batches(cell.budget))))
         return speed(batch, int(np.clip(first * _MEASURED_SECONDS / batch, 2, 50)))
