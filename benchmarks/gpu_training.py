@@ -9,6 +9,7 @@ up nor recording nor the last evaluation count; the loss shows that both learn t
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 
 import numpy as np
@@ -46,6 +47,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=480, help="of each training: at least three epochs")
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("there is no GPU here")
     data = images(options.images)
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}")
     print(f"{'':9} {'batch':>5} {'as they are':>12} {'recorded':>10} {'ratio':>6}   loss, as they are and recorded")

@@ -19,7 +19,7 @@ Step = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 class Repeated:
-    """Calls ``body``, from the fourth time on by replaying a recording of the third.
+    """Calls ``body``: a few times as it is, then by replaying a recording of it.
 
     Args:
         body: it must do the same operations every time, on the device alone and on the same tensors: nothing that reads a
