@@ -20,6 +20,7 @@ import torch
 from dqas_plugin.cache_entry import ArrayFile, cached_entry, map_array
 from dqas_plugin.data import DatasetSplits, ImageDataset, TrainOnly, check_class_names, content_digest
 from dqas_plugin.datasets.decode import Decoded, EncodedImages, decode_batches, without_size_warnings
+from dqas_plugin.errors import UserError
 from dqas_plugin.paths import cache_folder
 
 _log = logging.getLogger(__name__)
@@ -122,6 +123,10 @@ def _decode_as(
                     writer.append([batch[i] for i in np.flatnonzero(chosen)], conversions[split])
                 position += len(batch)
                 advance(len(batch))
+            if position != len(source.labels):
+                raise UserError(
+                    f"{name} has {len(source.labels):,} labels but {position:,} images: give one of each in every row"
+                )
         finally:
             for writer in writers:
                 writer.close()
