@@ -12,8 +12,8 @@ import argparse
 import sys
 import time
 
-import numpy as np
 import torch
+from training import images
 
 from dqas_plugin import training
 from dqas_plugin.data import ImageDataset
@@ -21,13 +21,6 @@ from dqas_plugin.models import convnet3, resnet18
 from dqas_plugin.precision import Build
 from dqas_plugin.recipes import recipe
 from dqas_plugin.training import EpochReport, train
-
-
-def images(count: int) -> ImageDataset:
-    draws = np.random.default_rng(0)
-    pixels = torch.from_numpy(draws.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8))
-    names = tuple(str(one) for one in range(10))
-    return ImageDataset(pixels, torch.from_numpy(draws.integers(0, 10, count)), names, "random 32x32")
 
 
 def speed(build: Build, data: ImageDataset, batch: int, steps: int, *, recorded: bool) -> tuple[float, float, float]:
@@ -49,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("there is no GPU here")
-    data = images(options.images)
+    data = images(None, options.images)
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}")
     print(f"{'':9} {'batch':>5} {'as they are':>12} {'recorded':>10} {'ratio':>6}   loss, as they are and recorded")
     for name, build, batch in (("resnet18", resnet18, 128), ("resnet18", resnet18, 16), ("convnet3", convnet3, 128)):

@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from results import RANDOM, Row, Scores, accuracy, difference, lines
+from results import RANDOM, Row, Scores, accuracy, difference, table
 
 from dqas_plugin.bench.statistics import paired_difference
 
@@ -53,12 +53,7 @@ _STAGES = {
 
 def counts() -> str:
     """Adaptive against even class counts."""
-    tables = []
-    for budget, scores in sorted(_by_row("paper[epochs=30]").items()):
-        head = "| | accuracy | against random | against even counts |\n|---|---|---|---|\n"
-        tables.append(
-            f"**{100 * budget / IMAGES:.3g} % of the images ({budget:,})**\n\n{head}" + "\n".join(lines(scores)) + "\n"
-        )
+    tables = [table(budget, IMAGES, scores) for budget, scores in sorted(_by_row("paper[epochs=30]").items())]
     return "\n" + "\n".join(tables) + "\n"
 
 

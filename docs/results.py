@@ -103,17 +103,18 @@ def _section(name: str, entries: list[dict[str, Any]]) -> str:
         f"class-mean accuracy, mean ± standard deviation (seeds); differences are paired by seed, with 95 % intervals; "
         f"share of error reduction {', '.join(f'{one:g}' for one in shares)}."
     )
-    tables = [_table(budget, first["images"], scores[budget]) for budget in sorted(scores)]
+    tables = [table(budget, first["images"], scores[budget]) for budget in sorted(scores)]
     return f"## {name}\n\n{caption}\n\n" + "\n".join(tables)
 
 
-def _table(budget: int, images: int, scores: dict[Row, Scores]) -> str:
+def table(budget: int, images: int, scores: dict[Row, Scores]) -> str:
+    """All rows at a budget, with what they are compared with."""
     title = f"**{100 * budget / images:.3g} % of the images ({budget:,})**\n\n"
     head = "| | accuracy | against random | against even counts |\n|---|---|---|---|\n"
-    return title + head + "\n".join(lines(scores)) + "\n"
+    return title + head + "\n".join(_lines(scores)) + "\n"
 
 
-def lines(scores: dict[Row, Scores]) -> Iterator[str]:
+def _lines(scores: dict[Row, Scores]) -> Iterator[str]:
     """A line of a table for every row: accuracy, and paired differences to random and to even counts."""
     order = {"random": 0, "graphcut": 1, "dq": 2, "dqas": 3}
     for row in sorted(scores, key=lambda one: (order.get(one.method, 9), one.rebuilt, one.adaptive, one.refined)):

@@ -135,7 +135,7 @@ class Steps:
         return self._moved(signals)
 
     def _moved(self, signals: Signals) -> Signals:
-        """The signals on the device where methods, the probe and refiners compute."""
+        """The signals on the device where methods and refiners compute."""
         return signals if self.request.device == "cpu" else signals.to(self.request.device)
 
     @property
@@ -258,7 +258,7 @@ class Steps:
         assert signals.features is not None
         held_out = HeldOut.of(self.labels, even, used)
         large = request.budget * request.data.num_classes >= ON_DEVICE
-        features = signals.features if large else signals.features.cpu()
+        features = signals.features.to(request.device) if large else signals.features
         return probe_evaluator(features, self.labels, pick, held_out, even, request.recipe.prior), held_out.overlap
 
     def probe_signals(self, step: str) -> tuple[Signals, BoolArray]:
@@ -279,7 +279,7 @@ class Steps:
         signals = self._computed(step, trained_on=np.flatnonzero(used))
         for doubt in blind_probe(signals, used):
             self._note(doubt)
-        return self._moved(signals), used
+        return signals, used
 
     def _picker(self, ranking: Ranking) -> Callable[[IntArray, BoolArray], IntArray]:
         """Picks for an evaluation: the best ``counts[c]`` of each class that are not held out (all there are if too few)."""
@@ -328,7 +328,7 @@ class Steps:
     def _refined(self, refinement: Refinement, selected: IntArray) -> IntArray:
         """What the refiner adds; with restricted candidates it sees only them and what is selected."""
         request = self.request
-        signals = self.probe_signals("refinement")[0] if self.refines else self.signals
+        signals = self._moved(self.probe_signals("refinement")[0]) if self.refines else self.signals
         signals = replace(signals, trainer=self._trainer)
         seen = np.arange(len(self.labels))
         if request.candidates is not None:

@@ -65,10 +65,11 @@ def signals() -> Signals:
     )
 
 
-def ranked(name: str, counts: list[int], seed: int = 3, **options: Any) -> Any:
+def ranked(name: str, counts: list[int], seed: int = 3, device: str = "cpu", **options: Any) -> Any:
     if name == "GraNd":
         options = {"repeat": 1, **options}
-    return rank(signals(), f"deepcore:{name}", counts=counts, seed=seed, **options)
+    given = signals() if device == "cpu" else signals().to(device)
+    return rank(given, f"deepcore:{name}", counts=counts, seed=seed, **options)
 
 
 def plain(checkout: Checkout, name: str, fraction: float, seed: int, **options: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -216,29 +215,14 @@ def test_quantize_writes_its_files(tmp_path: Path) -> None:
     assert (tmp_path / "q" / "selection.npz").exists()
 
 
-@pytest.fixture
-def deepcore(checkout: Any) -> Callable[[str], list[list[int]]]:
-    """Ranks by a method of the checkout on the GPU."""
-    from deepcore_problem import signals
-    from dqas_plugin.ranking import rank
-
-    given = signals().to("cuda")
-
-    def ranked(name: str) -> list[list[int]]:
-        options = {"repeat": 1} if name == "GraNd" else {}
-        return [one.tolist() for one in rank(given, f"deepcore:{name}", counts=[6, 11, 4], seed=3, **options).order]
-
-    return ranked
-
-
-def test_deepcores_methods_run_there(deepcore: Callable[[str], list[list[int]]], checkout: Any) -> None:
+@pytest.mark.usefixtures("checkout")
+def test_deepcores_methods_run_there() -> None:
     """All of its classes; they choose as they do on the processor, but for near ties."""
     from deepcore_problem import ranked
     from test_deepcore_in import NAMED, SCORES, SETS
 
     agreement: dict[str, float] = {}
     for name in sorted(SETS | SCORES | NAMED):
-        here = [one.tolist() for one in ranked(name, [6, 11, 4]).order]
-        there = deepcore(name)
-        agreement[name] = sum(len(set(a) & set(b)) for a, b in zip(here, there, strict=True)) / 21
+        here, there = (ranked(name, [6, 11, 4], device=one).order for one in ("cpu", "cuda"))
+        agreement[name] = sum(len(np.intersect1d(*pair)) for pair in zip(here, there, strict=True)) / 21
     assert min(agreement.values()) > 0.8, agreement

@@ -117,12 +117,12 @@ def _single_centre(modules: Modules) -> list[Change]:
 
     The one centre is the random first one, drawn as it draws it.
     """
-    changes: list[Change] = []
-    for module in modules.every:
-        theirs = vars(module).get("k_center_greedy")
-        if theirs is not None:
-            changes.append((module, "k_center_greedy", _with_single_centre(theirs)))
-    return changes
+    return _wrapped(modules, "k_center_greedy", _with_single_centre)
+
+
+def _wrapped(modules: Modules, name: str, wrap: Callable[[Any], Any]) -> list[Change]:
+    """The function of that name, wrapped in every module that has it."""
+    return [(module, name, wrap(vars(module)[name])) for module in modules.every if name in vars(module)]
 
 
 def _with_single_centre(theirs: Callable[..., Any]) -> Callable[..., Any]:
@@ -175,12 +175,7 @@ def _one_distance(modules: Modules) -> list[Change]:
     Its strides are those of a column; cuBLAS takes them for a matrix with rows of length 1, and refuses. Herding and
     kCenterGreedy measure from one row at a time.
     """
-    changes: list[Change] = []
-    for module in modules.every:
-        theirs = vars(module).get("euclidean_dist")
-        if theirs is not None:
-            changes.append((module, "euclidean_dist", _of_two_rows(theirs)))
-    return changes
+    return _wrapped(modules, "euclidean_dist", _of_two_rows)
 
 
 def _of_two_rows(theirs: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
