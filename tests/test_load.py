@@ -163,11 +163,12 @@ def test_figures_and_result_are_written_together(tmp_path: Path, monkeypatch: py
         assert store.result(other) is not None
 
 
-def test_results_removed_while_they_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["seed = 1", "id < 20", "1"])
+def test_results_removed_while_they_are_read(which: str, tmp_path: Path) -> None:
     fill(tmp_path, one_table(40, methods=("random",)))
     [section] = evidence.read(tmp_path)
     database = sqlite3.connect(tmp_path / "results.sqlite")
-    database.execute("DELETE FROM figures WHERE seed = 1")
+    database.execute(f"DELETE FROM figures WHERE {which}")
     database.commit()
     database.close()
     with pytest.raises(UserError, match="removed while they were read"):

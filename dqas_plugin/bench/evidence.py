@@ -10,13 +10,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+
 from dqas_plugin.bench.finished import Epoch, Finished, Floats, Kind, Way
-from dqas_plugin.bench.kept_figures import ClassFigures, Kept, table
+from dqas_plugin.bench.kept_figures import ClassFigures, Kept
 from dqas_plugin.bench.store import Store
 from dqas_plugin.bench.table import Section, section_of, tabulate
 from dqas_plugin.errors import UserError, unknown_name
 
 T = TypeVar("T")
+
+_NO_FIGURES: Floats = np.empty((0, 0))
 
 
 def read(
@@ -94,10 +98,13 @@ class _ByClass:
         Raises:
             UserError: if the results are no longer there.
         """
-        values = self.read(kind).get((kept.line, kept.budget), {})
-        if not values.keys() >= set(kept.seeds):
+        seeds, values = self.read(kind).get((kept.line, kept.budget), ((), _NO_FIGURES))
+        if seeds == kept.seeds:
+            return values
+        places = {seed: place for place, seed in enumerate(seeds)}  # some were added meanwhile
+        if not places.keys() >= set(kept.seeds):
             raise UserError(f"results in {self.folder} were removed while they were read: start the same command again")
-        return table([values[seed] for seed in kept.seeds], self.classes)
+        return values[[places[seed] for seed in kept.seeds]]
 
 
 def _chosen(named: Sequence[tuple[T, _Named]], wanted: Mapping[str, str | None]) -> list[tuple[T, _Named]]:

@@ -32,6 +32,7 @@ _COLUMNS = (
     *(f"{step} seconds" for step in SECONDS),
 )
 NUMBERS = len(_COLUMNS)
+_PLACES = {name: place for place, name in enumerate(_COLUMNS)}
 
 
 class Figures(NamedTuple):
@@ -99,22 +100,22 @@ class Finished:
 
     def scores(self, measure: str, epoch: Epoch | None = None) -> dict[int, float]:
         """An accuracy by seed."""
-        return dict(zip(self.seeds, self._columns[f"{epoch or self.epoch} {measure}"], strict=True))
+        return dict(zip(self.seeds, self._column(f"{epoch or self.epoch} {measure}"), strict=True))
 
     @property
     def fewest(self) -> int:
         """Images of the smallest class, in any seed."""
-        return int(min(self._columns["fewest"]))
+        return int(min(self._column("fewest")))
 
     @property
     def most(self) -> int:
         """Images of the largest class, in any seed."""
-        return int(max(self._columns["most"]))
+        return int(max(self._column("most")))
 
     @property
     def seconds(self) -> dict[str, float]:
         """Mean of each step."""
-        return {step: sum(self._columns[f"{step} seconds"]) / len(self.seeds) for step in SECONDS}
+        return {step: sum(self._column(f"{step} seconds")) / len(self.seeds) for step in SECONDS}
 
     @property
     def by_seed(self) -> dict[int, str]:
@@ -131,9 +132,9 @@ class Finished:
         """Images of every class, float64 ``[n, C]``."""
         return self.by_class("counts")
 
-    @cached_property
-    def _columns(self) -> dict[str, list[float]]:
-        return dict(zip(_COLUMNS, self.numbers.T.tolist(), strict=True))
+    def _column(self, name: str) -> list[float]:
+        found: list[float] = self.numbers[:, _PLACES[name]].tolist()
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dqas_plugin.bench.finished import NUMBERS, Figures, Floats, Kind, Result, line_of, part_of
 from dqas_plugin.bench.grid import Cell
@@ -24,8 +26,10 @@ CREATE TABLE IF NOT EXISTS class_figures (id INTEGER PRIMARY KEY, last BLOB NOT 
 """
 """``numbers`` are those of :class:`dqas_plugin.bench.finished.Figures`, float64 with the lowest byte first, like all others."""
 
-ClassFigures = dict[tuple[str, int], dict[int, bytes]]
-"""Kept numbers of every class, by line and budget, and then by seed."""
+ClassFigures = dict[tuple[str, int], tuple[tuple[int, ...], Floats]]
+"""Of every way, by line and budget: ascending seeds, and the numbers of every class, float64 ``[n, C]``."""
+
+Places = npt.NDArray[np.intp]
 
 _FLOAT = np.dtype("<f8")
 
@@ -36,7 +40,7 @@ class Kept(NamedTuple):
     Attributes:
         line: names its line.
         budget: images.
-        first: key of the cell that was measured first.
+        first: id of the cell that was measured first.
         seeds: of all cells.
         trainings: their keys.
         numbers: float64 ``[n, NUMBERS]``.
@@ -44,7 +48,7 @@ class Kept(NamedTuple):
 
     line: str
     budget: int
-    first: str
+    first: int
     seeds: tuple[int, ...]
     trainings: tuple[str, ...]
     numbers: Floats
@@ -74,34 +78,32 @@ def complete(database: sqlite3.Connection) -> bool:
     return bool(cells == figures)
 
 
-def parts(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """Every part of the results, and the key of its first cell; those that were measured first come first."""
+def parts(database: sqlite3.Connection) -> Iterator[tuple[str, int]]:
+    """Every part of the results, and the id of its first cell; those that were measured first come first."""
     yield from database.execute(
-        "SELECT part, key FROM figures JOIN (SELECT part, min(earliest) AS first FROM lines JOIN "
-        "(SELECT line, min(id) AS earliest FROM figures GROUP BY line) AS of_line ON of_line.line = lines.id GROUP BY part) "
-        "ON id = first ORDER BY first"
+        "SELECT part, min(earliest) AS first FROM lines JOIN "
+        "(SELECT line, min(id) AS earliest FROM figures GROUP BY line) AS of_line ON of_line.line = lines.id "
+        "GROUP BY part ORDER BY first"
     )
 
 
 def ways(database: sqlite3.Connection, part: str) -> list[Kept]:
     """The ways of a part; those that were measured first come first."""
+    columns = _columns(database, f"SELECT {_OF_WAY}, training, numbers FROM figures {_OF_PART}", part)
+    if not columns:
+        return []
+    *found, trainings, numbers = columns
+    if not set(map(type, trainings)) <= {str}:
+        raise ValueError("a figure is of another kind")
+    shown = table(numbers, NUMBERS)
+    if not np.isfinite(shown).all():
+        raise ValueError("a figure is no number")
     names = _names(database, part)
-    found: dict[tuple[int, int], list[tuple[int, int, str, str, bytes]]] = {}
-    for line, budget, *cell in database.execute(
-        f"SELECT line, budget, seed, id, key, training, numbers FROM figures {_OF_PART}", (part,)
-    ):
-        found.setdefault((line, budget), []).append(tuple(cell))
     kept = []
-    for (line, budget), cells in found.items():
-        first = min(cells, key=lambda one: one[1])
-        seeds, _, _, trainings, numbers = zip(*sorted(cells), strict=True)
-        if not all(type(one) is int for one in (budget, *seeds)) or not all(type(one) is str for one in trainings):
-            raise ValueError("a figure is of another kind")
-        shown = table(numbers, NUMBERS)
-        if not np.isfinite(shown).all():
-            raise ValueError("a figure is no number")
-        kept.append((first[1], Kept(names[line], budget, first[2], seeds, trainings, shown)))
-    return [one for _, one in sorted(kept, key=lambda one: one[0])]
+    for (line, budget), seeds, cells, first in _ways(found):
+        those = tuple(trainings[one] for one in cells.tolist())
+        kept.append(Kept(names[line], budget, first, seeds, those, shown[cells]))
+    return sorted(kept, key=lambda one: one.first)
 
 
 def of_classes(database: sqlite3.Connection, part: str, kind: Kind, classes: int) -> ClassFigures:
@@ -111,15 +113,12 @@ def of_classes(database: sqlite3.Connection, part: str, kind: Kind, classes: int
         ValueError: if they are of another number of classes.
         TypeError: if they are none.
     """
-    names = _names(database, part)
-    found: dict[tuple[int, int], dict[int, bytes]] = {}
-    for line, budget, seed, values in database.execute(
-        f"SELECT line, budget, seed, {kind} FROM figures JOIN class_figures USING (id) {_OF_PART}", (part,)
-    ):
-        found.setdefault((line, budget), {})[seed] = values
-    for cells in found.values():
-        table(list(cells.values())[:1], classes)
-    return {(names[line], budget): cells for (line, budget), cells in found.items()}
+    columns = _columns(database, f"SELECT {_OF_WAY}, {kind} FROM figures JOIN class_figures USING (id) {_OF_PART}", part)
+    if not columns:
+        return {}
+    *found, values = columns
+    shown, names = table(values, classes), _names(database, part)
+    return {(names[line], budget): (seeds, shown[cells]) for (line, budget), seeds, cells, _ in _ways(found)}
 
 
 def keys(database: sqlite3.Connection) -> set[str]:
@@ -132,11 +131,39 @@ def _names(database: sqlite3.Connection, part: str) -> dict[int, str]:
     return dict(database.execute("SELECT id, hash FROM lines WHERE part = ?", (part,)))
 
 
+def _columns(database: sqlite3.Connection, query: str, part: str) -> list[Sequence[Any]]:
+    """What is found, column by column (none if nothing is): many cells are looked at together rather than one by one."""
+    return list(zip(*database.execute(query, (part,)).fetchall(), strict=True))
+
+
+def _ways(found: Sequence[Sequence[Any]]) -> Iterator[tuple[tuple[int, int], tuple[int, ...], Places, int]]:
+    """Line and budget of every way, the seeds of its cells, ascending, where they are, and the lowest id.
+
+    Args:
+        found: columns of line, budget, seed, id.
+
+    Raises:
+        ValueError: if they are something else than whole numbers.
+    """
+    if not all(set(map(type, column)) <= {int} for column in found):
+        raise ValueError("a figure is of another kind")
+    cells = np.array(found, dtype=np.int64)
+    order = np.lexsort(cells[::-1])
+    lines, budgets, seeds, ids = cells[:, order]
+    others = np.flatnonzero((np.diff(lines) != 0) | (np.diff(budgets) != 0)) + 1
+    for start, end in pairwise([0, *others.tolist(), len(order)]):
+        way = slice(start, end)
+        yield (int(lines[start]), int(budgets[start])), tuple(seeds[way].tolist()), order[way], int(ids[way].min())
+
+
+_OF_WAY = "line, budget, seed, id"
 _OF_PART = "WHERE line IN (SELECT id FROM lines WHERE part = ?)"
 CELLS_OF_PART = (
     f"SELECT key, config, result FROM cells WHERE key IN (SELECT key FROM figures {_OF_PART}) ORDER BY created, rowid"
 )
 """The rows of the finished cells of a part, oldest first."""
+CELLS_OF_IDS = "SELECT id, cells.key, config FROM figures JOIN cells USING (key) WHERE id IN "
+"""Id, key and configuration of the finished cells of the ids that follow."""
 
 
 def _bytes(values: Floats) -> bytes:
@@ -150,6 +177,6 @@ def table(rows: Sequence[bytes], width: int) -> Floats:
         ValueError: if a row has another length.
         TypeError: if it is none.
     """
-    if any(len(one) != _FLOAT.itemsize * width for one in rows):
+    if set(map(len, rows)) - {_FLOAT.itemsize * width}:
         raise ValueError("figures of another size")
     return np.frombuffer(b"".join(rows), _FLOAT).astype(np.float64, copy=False).reshape(len(rows), width)

@@ -30,6 +30,7 @@ Result = dict[str, Any]
 
 _APPLICATION = 0x44514153  # "DQAS": tells the file from any other SQLite file
 _AT_ONCE = 500  # keys in a query
+_CACHE = 64 * 1024  # KiB; with the 2 MB that are usual pages of a large file are read again and again
 _OLDEST_FIRST = "SELECT key, config, result FROM cells ORDER BY created, rowid"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS trainings (key TEXT PRIMARY KEY, config TEXT NOT NULL, result TEXT NOT NULL, created TEXT NOT NULL);
@@ -109,6 +110,7 @@ class Store:
             if not ours:
                 raise _no_results(self.folder)
             database.execute("PRAGMA query_only = ON")
+            database.execute(f"PRAGMA cache_size = -{_CACHE}")
             database.execute("BEGIN")  # all that is read is of one moment, whatever is written meanwhile; nobody has to wait
         return database
 
@@ -209,14 +211,14 @@ class Store:
         """Every part of the results with its first cell, where there are figures; those measured first come first."""
         with self._of_figures():
             found = list(kept_figures.parts(self._database))
-        cells = self._cells_of(key for _, key in found)
-        return [(part, cells[key]) for part, key in found]
+        cells = self._cells_of([first for _, first in found])
+        return [(part, cells[first]) for part, first in found]
 
     def ways(self, part: str) -> list[tuple[Kept, Cell]]:
         """The ways of a part, each with the first of its cells; those measured first come first."""
         with self._of_figures():
             found = kept_figures.ways(self._database, part)
-        cells = self._cells_of(one.first for one in found)
+        cells = self._cells_of([one.first for one in found])
         return [(one, cells[one.first]) for one in found]
 
     def class_figures(self, part: str, kind: Kind, classes: int) -> kept_figures.ClassFigures:
@@ -282,12 +284,10 @@ class Store:
                     if cell.key not in there and is_shown(result, cell.dataset.classes):
                         kept_figures.keep(self._database, cell, result)
 
-    def _cells_of(self, keys: Iterable[str]) -> dict[str, Cell]:
-        """The cells of these keys, by key."""
-        found, wanted = {}, list(dict.fromkeys(keys))
-        for key, config in self._chosen("config", wanted):
-            found[key] = self._cell(key, config)
-        if len(found) < len(wanted):
+    def _cells_of(self, ids: Sequence[int]) -> dict[int, Cell]:
+        """The cells of these ids, which their figures have, by id."""
+        found = {one: self._cell(key, config) for one, key, config in self._of(kept_figures.CELLS_OF_IDS, ids)}
+        if len(found) < len(ids):
             raise self._damaged("figures belong to no cell")
         return found
 
@@ -300,16 +300,20 @@ class Store:
         return cell
 
     def _chosen(self, column: str, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
-        """Key and that column of those of the finished cells, some at a time."""
-        for start in range(0, len(keys), _AT_ONCE):
-            part = keys[start : start + _AT_ONCE]
-            yield from self._rows(f"SELECT key, {column} FROM cells WHERE key IN ({','.join('?' * len(part))})", *part)
+        """Key and that column of those of the finished cells."""
+        return self._of(f"SELECT key, {column} FROM cells WHERE key IN ", keys)
+
+    def _of(self, query: str, values: Sequence[str | int]) -> Iterator[Any]:
+        """What a query finds that asks for one of those values, some at a time."""
+        for start in range(0, len(values), _AT_ONCE):
+            part = values[start : start + _AT_ONCE]
+            yield from self._rows(f"{query}({','.join('?' * len(part))})", *part)
 
     def _read(self, table: str, key: str) -> Result | None:
         rows = list(self._rows(f"SELECT result FROM {table} WHERE key = ?", key))
         return self._parsed(rows[0][0]) if rows else None
 
-    def _rows(self, query: str, *values: str) -> Iterator[Any]:
+    def _rows(self, query: str, *values: str | int) -> Iterator[Any]:
         with self._in_words("read"):
             yield from self._database.execute(query, values)
 
