@@ -292,6 +292,12 @@ def test_a_test_folder_without_train(photos: Path) -> None:
     assert "no folder 'train'" in refused(photos)
 
 
+def test_a_link_to_what_is_no_name(photos: Path) -> None:
+    """It stands for no class, as any link to a folder that is not there."""
+    (photos / "train/zebra").symlink_to("z" * 300)
+    assert folder.load(str(photos)).train.classes == ("ant", "bee")
+
+
 def test_a_link_that_leads_nowhere(photos: Path) -> None:
     (photos / "train/ant/z.png").symlink_to(photos / "gone.png")
     assert str(photos / "train/ant/z.png") in refused(photos)

@@ -40,7 +40,9 @@ def dataset_name(path: Path) -> str:
 
 def subfolders(folder: Path) -> list[Path]:
     """Visible folders directly inside ``folder``, sorted by name."""
-    return sorted((one for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")), key=lambda one: one.name)
+    visible = (one for one in folder.iterdir() if not one.name.startswith("."))
+    found = (one for one in visible if os.path.isdir(one))  # no error, wherever a link may lead
+    return sorted(found, key=lambda one: one.name)
 
 
 def image_files(root: Path, folder: Path) -> tuple[list[ImageFile], int]:

@@ -8,6 +8,7 @@ or of images that this program wrote, holds soft labels.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -101,7 +102,7 @@ def _find(path: Path, split: bool) -> tuple[list[Path], list[Path], tuple[str, .
         return [path], [], (f"a single file{how}",)
     if not path.is_dir():
         raise UserError(f"parquet: {path} does not exist; name a parquet file or a folder that holds some")
-    files = sorted(one for one in path.rglob("*.parquet") if one.is_file())
+    files = sorted(one for one in path.rglob("*.parquet") if os.path.isfile(one))  # no error, wherever a link may lead
     if not files:
         raise UserError(f"parquet: {path} holds no .parquet files; name a file or a folder that does")
     by_split: dict[str, list[Path]] = {}

@@ -12,6 +12,7 @@ import importlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -279,7 +280,9 @@ def _imported(init: Path) -> list[tuple[str, set[str] | None]]:
 
 def _parsed(file: Path) -> ast.Module:
     try:
-        return ast.parse(_content(file))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on odd numbers and escapes
+            return ast.parse(_content(file))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # MemoryError: Python's parser, of deep nesting
         raise UserError(f"{file} of the DeepCore checkout cannot be read ({error}): mend the checkout") from error
 

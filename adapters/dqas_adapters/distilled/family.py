@@ -6,6 +6,7 @@ reads the dataset can tell them apart: **a new set begins where the label decrea
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -104,7 +105,7 @@ def named_file(folder: Path, name: str, others: str, what: str) -> Path:
     """
     if (folder / name).is_file():
         return folder / name
-    found = sorted(one for one in folder.glob(others) if one.is_file())
+    found = sorted(one for one in folder.glob(others) if os.path.isfile(one))  # no error, wherever a link may lead
     if len(found) != 1:
         there = f"several ({', '.join(one.name for one in found[:4])} …)" if found else "none"
         raise UserError(f"{folder}: {what} is a file {name} or {others}, and there is {there}: name the file")
