@@ -52,4 +52,5 @@ def chosen_sections(results: Path, dataset: str | None, model: str | None, recip
     """
     from dqas_plugin.bench.evidence import read
 
-    return read(results, dataset=dataset, model=model, recipe=recipe)
+    with uncollected():
+        return read(results, dataset=dataset, model=model, recipe=recipe)
