@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import toy_grid
 from dqas_plugin.bench import Steps, Store, run
 from dqas_plugin.bench.cell import Task
+from dqas_plugin.bench.store import _log_ahead
 from test_kill import script
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="locks")
@@ -87,13 +89,15 @@ def test_nothing_is_locked_while_something_is_trained(tmp_path: Path) -> None:
 
 def test_many_make_the_file_of_results_at_once(tmp_path: Path) -> None:
     """Whoever looks finds all of it or nothing: never a file that seems to be another program's."""
-    for number in range(4):
-        children = []
+    for number in range(8):
+        children, start = [], time.monotonic() + 0.02
         for _ in range(6):
             child = os.fork()
             if child == 0:  # only SQLite, no threads
                 status = 1
                 try:
+                    while time.monotonic() < start:
+                        pass
                     with Store(tmp_path / str(number)) as store:
                         store.add_training({"process": os.getpid()}, {})
                     status = 0
@@ -103,3 +107,18 @@ def test_many_make_the_file_of_results_at_once(tmp_path: Path) -> None:
         assert [os.waitpid(child, 0)[1] for child in children] == [0] * 6
         with closing(sqlite3.connect(tmp_path / str(number) / "results.sqlite")) as database:
             assert database.execute("SELECT count(*) FROM trainings").fetchone() == (6,)
+
+
+def test_a_file_that_others_make_just_now_is_waited_for() -> None:
+    class Busy(sqlite3.Connection):
+        asked = 0
+
+        def execute(self, *statement: Any) -> sqlite3.Cursor:
+            self.asked += 1
+            if self.asked < 3:
+                raise sqlite3.OperationalError("database is locked")
+            return super().execute(*statement)
+
+    with closing(sqlite3.connect(":memory:", factory=Busy)) as database:
+        _log_ahead(database)
+        assert database.asked == 3

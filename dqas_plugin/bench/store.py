@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ Result = dict[str, Any]
 
 _APPLICATION = 0x44514153  # "DQAS": tells the file from any other SQLite file
 _AT_ONCE = 500  # keys in a query
+_WAIT = 60.0  # seconds, for other processes
 _CACHE = 64 * 1024  # KiB; with the 2 MB that are usual pages of a large file are read again and again
 _OLDEST_FIRST = "SELECT key, config, result FROM cells ORDER BY created, rowid"
 _SCHEMA = """
@@ -85,7 +87,7 @@ class Store:
         with self._in_words("write"):
             database = self._connection(str(self.path))
             if not self._is_ours(database):
-                database.execute("PRAGMA journal_mode = WAL")
+                _log_ahead(database)
                 # All at once: a process that is killed half-way, or another that looks, must not find a part of it.
                 database.executescript(
                     f"BEGIN IMMEDIATE; PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {RESULT_FORMAT};"
@@ -131,7 +133,7 @@ class Store:
 
     def _connection(self, name: str, *, uri: bool = False) -> sqlite3.Connection:
         """A connection that is closed with the store: autocommit; another process on the same folder waits its turn."""
-        database = sqlite3.connect(name, timeout=60, isolation_level=None, uri=uri)
+        database = sqlite3.connect(name, timeout=_WAIT, isolation_level=None, uri=uri)
         self._closing.callback(database.close)
         return database
 
@@ -330,6 +332,19 @@ class Store:
         values = (key, _json(configuration), _json(result), datetime.now(UTC).isoformat(timespec="milliseconds"))
         with self._in_words("write"):
             self._database.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?)", values)
+
+
+def _log_ahead(database: sqlite3.Connection) -> None:
+    """Let the file have a write-ahead log. Of all statements this is the one where SQLite does not wait for other processes."""
+    until = time.monotonic() + _WAIT
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.005)
 
 
 @contextmanager
