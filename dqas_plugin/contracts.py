@@ -9,6 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 SIGNALS = frozenset({"features", "logits", "gradients", "images", "dynamics", "perturbations", "runs", "network"})
@@ -18,6 +19,9 @@ SIGNALS = frozenset({"features", "logits", "gradients", "images", "dynamics", "p
 during the training, ``perturbations`` how far the decision boundary is in pixels, ``runs`` features and logits of several
 trainings, as many as the selector's option ``repeat`` says, ``network`` the trained network itself.
 """
+
+REFINER_SIGNALS = SIGNALS - {"dynamics", "runs"}
+"""Signals a refiner may need: its network is trained once, on few images, and nobody looks on."""
 
 
 def memory_text(count: float) -> str:
@@ -38,6 +42,7 @@ class Size(NamedTuple):
         classes: C.
         budget: how many are to be ranked.
         limit: bytes that the method may take, on which its route may depend.
+        options: all options of the method that have a value.
     """
 
     samples: int
@@ -45,6 +50,7 @@ class Size(NamedTuple):
     classes: int
     budget: int
     limit: int = 2**63 - 1
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -191,7 +197,7 @@ class Refiner(Entry):
     """A rule for the last samples whatever their class: ``f(signals, selected, budget, rng, *, option=…) -> indices``.
 
     Attributes:
-        needs: the signals read, a subset of :data:`SIGNALS`.
+        needs: the signals read, a subset of :data:`REFINER_SIGNALS`.
         trainings: how many networks it trains itself, by ``signals.trainer``: ``f(selected, pool, budget, settings)``, of how
             many samples are selected, not selected and to be added, and all options; None: none. A refiner that has it has an
             option ``trainings`` too, how many are allowed: more are refused, with how long they would take.
@@ -287,9 +293,7 @@ def selector(
     quantizes: str | None = None,
 ) -> Callable[[Callable[..., Any]], Selector]:
     """Make a selector of a function ``f(view, budget, rng)``; the result still works as that function."""
-    unknown = set(needs) - SIGNALS
-    if unknown:
-        raise ValueError(f"selector '{name}' needs unknown signals {sorted(unknown)}; choose from {sorted(SIGNALS)}")
+    _check_needs(f"selector '{name}'", needs, SIGNALS)
 
     def make(function: Callable[..., Any]) -> Selector:
         own = (frozenset(needs), nested, dict(variants or {}), differs, memory, quantizes)
@@ -318,8 +322,15 @@ def refiner(
     trainings: Callable[[int, int, int, Mapping[str, Any]], int] | None = None,
 ) -> Callable[[Callable[..., Any]], Refiner]:
     """Make a refiner of a function ``f(signals, selected, budget, rng) -> dataset indices to add``."""
+    _check_needs(f"refiner '{name}'", needs, REFINER_SIGNALS)
 
     def make(function: Callable[..., Any]) -> Refiner:
         return Refiner(name, function, title or name, source, frozenset(needs), trainings)
 
     return make
+
+
+def _check_needs(what: str, needs: Iterable[str], known: frozenset[str]) -> None:
+    unknown = set(needs) - known
+    if unknown:
+        raise ValueError(f"{what} needs unknown signals {sorted(unknown)}; choose from {sorted(known)}")

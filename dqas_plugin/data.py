@@ -107,11 +107,27 @@ class ImageDataset:
         return mean.div(255).float(), deviation.div(255).clamp_min(1e-3).float()
 
     def subset(self, indices: npt.ArrayLike | Tensor, name: str | None = None) -> ImageDataset:
-        """The images at ``indices`` (copied) with the same classes; the digest is that of the subset."""
-        chosen = torch.as_tensor(np.asarray(indices, dtype=np.int64))
+        """The images at ``indices``, or of a mask ``[N]``, copied, with the same classes; the digest is that of the subset."""
+        chosen = torch.from_numpy(as_indices("indices", indices, len(self)))
         targets = None if self.targets is None else self.targets[chosen]
         images, labels = self.images[chosen], self.labels[chosen]
         return replace(self, images=images, labels=labels, targets=targets, name=name or self.name, digest=None)
+
+
+def as_indices(name: str, values: npt.ArrayLike, count: int) -> IntArray:
+    """Dataset indices, int64, of indices (in their order) or of a mask ``[count]``.
+
+    Raises:
+        UserError: for anything else, or for indices out of range.
+    """
+    given = np.asarray(values)
+    if given.dtype == bool and given.shape == (count,):
+        return np.flatnonzero(given).astype(np.int64)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise UserError(f"{name} must be whole numbers, or one yes or no for each of the {count} samples")
+    if given.size and (given.min() < 0 or given.max() >= count):
+        raise UserError(f"{name} must be indices in 0..{count - 1}: leave out what is not there")
+    return given.astype(np.int64)
 
 
 def check_class_names(classes: Sequence[str], name: str) -> None:

@@ -74,7 +74,7 @@ class HeldOut:
         """
         members = np.bincount(labels, minlength=len(even))
         free = np.bincount(labels[~never], minlength=len(even))
-        wanted = np.minimum(members // 5, (members - even) // 2).clip(1, _HELD_OUT)
+        wanted = np.minimum(most_held_out(members), (members - even) // 2).clip(1)
         sizes = np.minimum(wanted, free).astype(np.int64)
         if (sizes < 1).any():
             label = int(np.argmin(sizes))
@@ -102,6 +102,11 @@ class HeldOut:
         for label, (free, size) in enumerate(zip(self._free, self.sizes, strict=True)):
             mask[generator(seed, "held-out", label).choice(free, size, replace=False)] = True
         return mask
+
+
+def most_held_out(sizes: IntArray) -> IntArray:
+    """How many images of classes of these sizes are held out at most: a fifth, and no more than 1,000."""
+    return (sizes // 5).clip(1, _HELD_OUT)
 
 
 def even_draw(labels: IntArray, counts: IntArray, seed: int) -> IntArray:

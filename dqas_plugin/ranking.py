@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -60,8 +60,7 @@ def rank(
     for one in views:
         one.counts = depths
     width = 0 if signals.features is None else signals.features.shape[1]
-    deepest = int(depths.max())
-    needed = check_memory(selector, Size(max(map(len, views)), width, signals.num_classes, deepest, max_memory))
+    needed = check_memory(selector, [len(one) for one in views], depths, width, max_memory, chosen)
 
     def ranked(label: int) -> tuple[IntArray, FloatArray | None, list[str], list[str]]:
         view, wanted = views[label], int(depths[label])
@@ -102,21 +101,35 @@ def _check_counts(counts: IntArray, views: list[View]) -> None:
             raise UserError(f"class {view.label} has {len(view)} samples to choose from, not {count}: change its count")
 
 
-def check_memory(selector: Selector, size: Size) -> int:
-    """What ranking a class of that size takes, in bytes; 0 if it is in proportion to the signals.
+def check_memory(
+    selector: Selector, sizes: npt.ArrayLike, depths: npt.ArrayLike, width: int, limit: int, options: Mapping[str, Any]
+) -> int:
+    """What ranking the class that takes most takes, in bytes; 0 if it is in proportion to the signals.
+
+    Args:
+        selector: the method.
+        sizes: int ``[C]``, samples of every class.
+        depths: int ``[C]``, how many are to be ranked.
+        width: d, of the features.
+        limit: bytes it may take.
+        options: of the method.
 
     Raises:
-        UserError: if that is more than ``size.limit``; it says how much would be needed.
+        UserError: if it is more than ``limit``; it says how much would be needed.
     """
     if selector.memory is None:
         return 0
-    needed = selector.memory(size)
-    if needed > size.limit:
-        raise UserError(
-            f"the method '{selector.name}' needs {memory_text(needed)} to rank a class of {size.samples:,} images, more than "
-            f"the {memory_text(size.limit)} it may take: raise --max-memory (max_memory), or choose another method"
-        )
-    return needed
+    settings, most = selector.settings(options), 0
+    classes = np.stack([np.asarray(sizes), np.asarray(depths)], axis=1)  # the largest one need not take most: see Size.limit
+    for samples, depth in np.unique(classes, axis=0).tolist():
+        needed = selector.memory(Size(samples, width, len(classes), depth, limit, settings)) if depth else 0
+        if needed > limit:
+            raise UserError(
+                f"the method '{selector.name}' needs {memory_text(needed)} to rank a class of {samples:,} images, more than "
+                f"the {memory_text(limit)} it may take: raise --max-memory (max_memory), or choose another method"
+            )
+        most = max(most, needed)
+    return most
 
 
 def as_selector(method: Method) -> tuple[Selector, dict[str, Any]]:

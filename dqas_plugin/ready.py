@@ -31,7 +31,7 @@ def within(ranking: Ranking, request: SelectionRequest) -> Ranking:
     """The ranking without what may not be selected.
 
     Raises:
-        UserError: if it is not one of the request's images, or has weights, which belong to a whole ranking.
+        UserError: if it is not one of the request's images, or would be cut although it belongs together.
     """
     data = request.data
     if len(ranking.order) != data.num_classes:
@@ -41,7 +41,34 @@ def within(ranking: Ranking, request: SelectionRequest) -> Ranking:
             raise UserError(f"the ranking of class {label} holds other samples than {data.name} has: load its own dataset")
     if request.candidates is None:
         return ranking
-    if ranking.weights is not None:
-        raise UserError("a ranking with weights cannot be restricted to some candidates: rank again")
+    if _belongs_together(ranking):
+        raise UserError(f"{_told(ranking)}, so it cannot be restricted to some candidates: rank again")
     kept = tuple(one[np.isin(one, request.candidates)] for one in ranking.order)
     return Ranking(kept, ranking.method, ranking.nested, None, ranking.provenance)
+
+
+def check_whole(ranking: Ranking, wanted: int) -> None:
+    """Refuse to take a part of a ranking that belongs together, or more than it has.
+
+    Args:
+        ranking: one that is there already.
+        wanted: samples that are to be taken of it.
+
+    Raises:
+        UserError: if so.
+    """
+    whole = int(ranking.capacity.sum())
+    if _belongs_together(ranking) and wanted != whole:
+        raise UserError(
+            f"{_told(ranking)}, {whole:,} samples, and {wanted:,} are to be taken of it: choose a budget that takes all, or "
+            "rank again"
+        )
+
+
+def _belongs_together(ranking: Ranking) -> bool:
+    """Whether the choice, or its weights, are those of these very samples."""
+    return not ranking.nested or ranking.weights is not None
+
+
+def _told(ranking: Ranking) -> str:
+    return f"the ranking '{ranking.method}' {'has weights that hold' if ranking.weights is not None else 'holds'} as a whole"

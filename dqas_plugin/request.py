@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dqas_plugin.contracts import Selector
-from dqas_plugin.data import ImageDataset, IntArray
+from dqas_plugin.data import ImageDataset, IntArray, as_indices
 from dqas_plugin.defaults import DEFAULT_MODEL, DEFAULT_RECIPE, MAX_MEMORY
-from dqas_plugin.errors import UserError
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.recipes import recipe as named_recipe
 from dqas_plugin.selection import Ranking
@@ -75,8 +74,10 @@ class SelectionRequest:
         return self.data if self.made_for is None else self.made_for
 
     def restrict(self, indices: npt.ArrayLike) -> None:
-        """Allow only these dataset indices (of those allowed so far) to be selected."""
-        allowed = np.unique(np.asarray(indices, dtype=np.int64))
-        if len(allowed) and not (0 <= allowed[0] and allowed[-1] < len(self.data)):
-            raise UserError(f"candidates must be indices 0..{len(self.data) - 1} into {self.data.name}")
+        """Allow only these dataset indices, or those of a mask ``[N]`` (and of those allowed so far), to be selected.
+
+        Raises:
+            UserError: for anything else.
+        """
+        allowed = np.unique(as_indices("candidates", indices, len(self.data)))
         self.candidates = allowed if self.candidates is None else np.intersect1d(allowed, self.candidates)

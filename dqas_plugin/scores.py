@@ -18,7 +18,7 @@ class ClassScores:
     """Per-class result of evaluating one trained model.
 
     Attributes:
-        accuracy: float64 ``[C]``, in 0..1.
+        accuracy: float64 ``[C]``, in 0..1, NaN for a class without samples.
         loss: float64 ``[C]``, mean negative log-likelihood (nats).
     """
 
@@ -27,13 +27,19 @@ class ClassScores:
 
     @property
     def mean(self) -> float:
-        """Class-mean accuracy."""
-        return float(np.mean(self.accuracy))
+        """Class-mean accuracy, of the classes that have samples (NaN without any)."""
+        known = self._known
+        return float(np.mean(known)) if len(known) else float("nan")
 
     @property
     def worst(self) -> float:
-        """Accuracy of the lowest class."""
-        return float(np.min(self.accuracy))
+        """Accuracy of the lowest class that has samples (NaN without any)."""
+        known = self._known
+        return float(np.min(known)) if len(known) else float("nan")
+
+    @property
+    def _known(self) -> FloatArray:
+        return self.accuracy[~np.isnan(self.accuracy)]
 
 
 def class_scores(logits: Tensor, labels: Tensor, num_classes: int) -> ClassScores:

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from dqas_plugin.allocation import Allocation, Evaluate, allocate
-from dqas_plugin.contracts import Selector, Size
+from dqas_plugin.contracts import Selector
 from dqas_plugin.data import BoolArray, IntArray
 from dqas_plugin.defaults import PROXIES
 from dqas_plugin.doubts import blind_method, blind_probe
 from dqas_plugin.errors import PluginError, UserError, unknown_name
 from dqas_plugin.lookup import RankingFile, resolve_method, resolve_model
 from dqas_plugin.plugins import announce_epoch, check_options, plugins
-from dqas_plugin.proxy import LARGE, ON_DEVICE, HeldOut, even_draw, probe_evaluator, training_evaluator
+from dqas_plugin.proxy import LARGE, ON_DEVICE, HeldOut, even_draw, most_held_out, probe_evaluator, training_evaluator
 from dqas_plugin.ranking import as_selector, check_memory, rank
-from dqas_plugin.ready import ranking_of, within
+from dqas_plugin.ready import check_whole, ranking_of, within
 from dqas_plugin.refining import Refinement, drawn_evenly
 from dqas_plugin.request import SelectionRequest
 from dqas_plugin.scores import ClassScores
@@ -50,6 +50,7 @@ class Steps:
         classes = request.data.num_classes
         self.refinement = Refinement.of(request.refiner, request.refiner_options, request.budget, request.refine_share, classes)
         self.added = 0 if self.refinement is None else self.refinement.added
+        self.kept = request.budget - self.added
         self.selector, self.ready, self.options = self._method()
         self.needs: frozenset[str] = (self.selector.needs if self.selector else frozenset()) - {"images"}
         self.refines = self.refinement is not None and self.refinement.reads_network
@@ -74,7 +75,9 @@ class Steps:
         if isinstance(found, Ranking):
             if options:
                 raise UserError(f"a ready ranking takes no options, so not '{next(iter(options))}': leave it out")
-            return None, within(found, self.request), {}
+            ready = within(found, self.request)
+            check_whole(ready, self.kept)
+            return None, ready, {}
         selector, preset = as_selector(found)
         check_options(selector, "method", options)
         if selector.quantizes and self.request.made_for is None:
@@ -103,13 +106,12 @@ class Steps:
         return Trainer(request.data, self.build, request.recipe, request.seed, request.device, request.report)
 
     def _check_memory(self) -> None:
-        """A method that cannot rank the largest class is refused before anything is trained."""
+        """A method that cannot rank a class is refused before anything is trained."""
         if self.selector is None or self.selector.memory is None:
             return
         data = self.request.data
         width = self.build(data.image_shape, data.num_classes).head.in_features
-        sizes, depths = self._sizes(), self._depths()
-        check_memory(self.selector, Size(int(sizes.max()), width, data.num_classes, int(depths.max()), self.request.max_memory))
+        check_memory(self.selector, self._sizes(), self._depths(), width, self.request.max_memory, self.options)
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -177,7 +179,12 @@ class Steps:
         sizes = self._sizes()
         if not self.allocator.trains:
             return self._allocated(_untrained, sizes, 0.0).counts
-        return sizes if self._nested else self._even(sizes)
+        if not self._nested:
+            return self._even(sizes)
+        if self.selector is None or self.selector.memory is None:
+            return sizes
+        # Time and memory grow with the depth here: no deeper than one class of the budget, beside what is held out of it.
+        return np.minimum(sizes, self.kept - (len(sizes) - 1) + most_held_out(self.request.data.class_sizes))
 
     @property
     def _nested(self) -> bool:
@@ -211,11 +218,16 @@ class Steps:
         return np.bincount(allowed, minlength=self.request.data.num_classes).astype(np.int64)
 
     def _even(self, capacity: IntArray) -> IntArray:
-        return allocate("uniform", _untrained, capacity, self.request.budget - self.added, seed=self.request.seed).counts
+        return self._evenly(capacity).counts
+
+    def _evenly(self, capacity: IntArray) -> Allocation:
+        return allocate("uniform", _untrained, capacity, self.kept, seed=self.request.seed)
 
     def allocate(self, ranking: Ranking) -> Allocation:
         """The class counts."""
         capacity = self._sizes() if self.ready is None else ranking.capacity
+        if self.allocator.trains and (self.kept in (len(capacity), capacity.sum()) or len(capacity) == 1):
+            return self._evenly(capacity)  # there is nothing to choose
         with self.timed("allocation"):
             evaluate: Evaluate = _untrained
             overlap = 0.0
@@ -230,7 +242,7 @@ class Steps:
             self.allocator,
             evaluate,
             capacity,
-            request.budget - self.added,
+            self.kept,
             seed=request.seed,
             goal=request.goal,
             frequencies=np.bincount(self.labels, minlength=len(capacity)) / len(self.labels),
@@ -276,29 +288,30 @@ class Steps:
         used = np.zeros(len(self.labels), dtype=bool)
         even = self._even(np.bincount(self.labels, minlength=request.data.num_classes).astype(np.int64))
         used[even_draw(self.labels, even, request.seed)] = True
-        signals = self._computed(step, trained_on=np.flatnonzero(used))
+        needs = frozenset() if self.refinement is None else self.refinement.refiner.needs
+        signals = self._computed(step, trained_on=np.flatnonzero(used), needs=needs)
         for doubt in blind_probe(signals, used):
             self._note(doubt)
         return signals, used
 
     def _picker(self, ranking: Ranking) -> Callable[[IntArray, BoolArray], IntArray]:
         """Picks for an evaluation: the best ``counts[c]`` of each class that are not held out (all there are if too few)."""
-        if self._nested:
-
-            def first(counts: IntArray, without: BoolArray) -> IntArray:
-                return np.concatenate([one[~without[one]][:count] for one, count in zip(ranking.order, counts, strict=True)])
-
-            return first
-        signals = self.signals
         allowed = np.arange(len(self.labels)) if self.request.candidates is None else self.request.candidates
 
         def again(counts: IntArray, without: BoolArray) -> IntArray:
             open_ = allowed[~without[allowed]]
             there = np.bincount(self.labels[open_], minlength=len(counts))
-            fresh = self._rank(signals, np.minimum(counts, there), open_)
+            fresh = self._rank(self.signals, np.minimum(counts, there), open_)
             return np.concatenate(fresh.order)
 
-        return again
+        def first(counts: IntArray, without: BoolArray) -> IntArray:
+            found = [one[~without[one]][:count] for one, count in zip(ranking.order, counts, strict=True)]
+            short = np.array([len(one) for one in found]) < counts
+            if self.ready is None and (short & (ranking.capacity < self._sizes())).any():  # more than the budget in a class
+                return again(counts, without)
+            return np.concatenate(found)
+
+        return first if self._nested else again
 
     def refine(self, ranking: Ranking, allocation: Allocation) -> Selection:
         """Take the counts from the ranking, let the refiner add its share, and write down how it came about."""

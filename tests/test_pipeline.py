@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dqas_plugin import Ranking, Selection, Signals, UserError, Weighted, rank, select, selector
+from dqas_plugin import Ranking, Selection, Signals, UserError, Weighted, rank, select, selector, steps
 from dqas_plugin.contracts import allocator, refiner
 from dqas_plugin.errors import PluginError
 from dqas_plugin.hookspecs import hookimpl
@@ -19,6 +19,7 @@ from dqas_plugin.recipes import Recipe
 from toys import toy
 
 SHORT = Recipe("short", iterations=6, batch=16, precision="fp32", proxy_epochs=1)
+BRIEF = {"repeats": 1, "directions": 0, "iterations": 1, "screen": 2, "confirm": 2}
 
 
 def signals(seed: int = 0, n: int = 30, classes: int = 3) -> Signals:
@@ -194,11 +195,65 @@ def test_a_ranking_of_other_data_is_refused() -> None:
         select(toy(), np.array([1, 2]), budget=3, objective="eq7")
 
 
+@pytest.mark.parametrize(
+    ("nested", "weights", "words"), [(False, False, "holds as a"), (True, True, "has weights that hold as a")]
+)
+def test_a_ranking_that_belongs_together_is_not_cut(nested: bool, weights: bool, words: str) -> None:
+    data = toy()
+    order = tuple(np.flatnonzero(data.labels.numpy() == label)[:4] for label in range(3))
+    weighed = tuple(np.arange(1.0, 5.0) + label for label in range(3)) if weights else None
+    ranking = Ranking(order, "mine", nested, weighed)
+    whole = select(data, ranking, budget=12, adaptive=True, refiner="none")
+    assert sorted(whole.indices.tolist()) == sorted(np.concatenate(order).tolist())
+    assert (whole.weights is None) != weights
+    for budget in (9, 13):
+        with pytest.raises(UserError, match=f"'mine' {words} whole, 12 samples, and {budget} are to be taken of it"):
+            select(data, ranking, budget=budget)
+    request = SelectionRequest(data, ranking, 12)
+    request.restrict(np.arange(48))
+    with pytest.raises(UserError, match="cannot be restricted"):
+        run_request(request)
+
+
+@pytest.mark.parametrize("budget", [3, 43])
+def test_adaptive_measures_nothing_where_there_is_nothing_to_choose(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image of each class, or all: also where a class has no second image to measure by."""
+
+    def none(*_: object, **__: object) -> None:
+        raise AssertionError("something is trained")
+
+    monkeypatch.setattr("dqas_plugin.steps.compute_signals", none)
+    chosen = select(toy((24, 18, 1)), "random", budget=budget, adaptive=True, refiner="none", recipe=SHORT)
+    assert chosen.counts.tolist() == ([1, 1, 1] if budget == 3 else [24, 18, 1])
+
+
+def test_a_class_is_ranked_no_deeper_than_the_budget_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where time and memory grow with the depth; an allocator that asks for more than the budget gets it all the same."""
+    asked = []
+    real = steps.rank
+
+    def spied(signals: Any, selector: Any, **how: Any) -> Ranking:
+        asked.append(how["counts"].tolist())
+        return real(signals, selector, **how)
+
+    monkeypatch.setattr(steps, "rank", spied)
+    data = toy((40, 30, 20))
+    select(data, "gradmatch", budget=12, adaptive=True, refiner="none", recipe=SHORT, allocator_options=BRIEF)
+    assert asked[0] == [10 + 8, 10 + 6, 10 + 4]
+    asker = steps.Steps(SelectionRequest(data, "gradmatch", 12, allocator="adaptive", recipe=SHORT))
+    pick = asker._picker(asker.rank())
+    held_out = np.zeros(90, dtype=bool)
+    held_out[:8] = True
+    for counts in ([10, 1, 1], [30, 1, 1]):
+        found = pick(np.array(counts), held_out)
+        assert np.bincount(data.labels.numpy()[found], minlength=3).tolist() == counts
+        assert not held_out[found].any()
+
+
 @pytest.mark.parametrize("proxy", ["probe", "train"])
 @pytest.mark.parametrize("method", ["random", "graphcut"])
 def test_adaptive_spends_the_budget_exactly(method: str, proxy: str) -> None:
-    options = {"repeats": 1, "directions": 0, "iterations": 1, "screen": 2, "confirm": 2}
-    chosen = select(toy(), method, budget=17, adaptive=True, proxy=proxy, recipe=SHORT, allocator_options=options, seed=3)
+    chosen = select(toy(), method, budget=17, adaptive=True, proxy=proxy, recipe=SHORT, allocator_options=BRIEF, seed=3)
     assert len(chosen) == 17
     assert (chosen.counts >= 1).all()
     assert chosen.provenance["allocation"]["evaluations"] > 0
@@ -321,5 +376,17 @@ def test_more_than_the_candidates_is_refused() -> None:
     request.restrict(np.arange(10))
     with pytest.raises(UserError, match="a budget of 20 images is more than the 10 to choose from"):
         run_request(request)
-    with pytest.raises(UserError, match=r"indices 0\.\.47 into toy"):
+    with pytest.raises(UserError, match=r"indices in 0\.\.47"):
         request.restrict([48])
+    with pytest.raises(UserError, match="whole numbers, or one yes or no for each of the 48"):
+        request.restrict([0.5])
+
+
+def test_candidates_as_a_mask() -> None:
+    """As booleans they are no indices 0 and 1."""
+    request, allowed = SelectionRequest(toy(), "random", 6), np.arange(48) % 3 == 1
+    request.restrict(allowed)
+    request.restrict(np.arange(40))
+    assert request.candidates is not None
+    assert request.candidates.tolist() == list(range(1, 40, 3))
+    assert toy().subset(allowed).labels.tolist() == toy().labels[1::3].tolist()

@@ -15,8 +15,9 @@ from dqas_plugin.hookspecs import hookimpl
 from dqas_plugin.lookup import resolve_model
 from dqas_plugin.pipeline import SelectionRequest, run_request
 from dqas_plugin.plugins import plugins
-from dqas_plugin.recipes import Recipe
+from dqas_plugin.recipes import Prior, Recipe
 from dqas_plugin.refinement import retrained_changes, retrained_error_change
+from dqas_plugin.signals import Signals
 from dqas_plugin.told import YEAR
 from dqas_plugin.trainer import Trainer
 from toys import toy
@@ -58,6 +59,51 @@ def test_the_papers_one_shot_choice_is_a_matter_of_options() -> None:
     once = select(toy(), "random", **how, refiner_options={"rounds": 1, "diversity": None, "scorer": "gradient"})
     assert once.indices[:6].tolist() == usual.indices[:6].tolist()
     assert once.indices[6:].tolist() != usual.indices[6:].tolist()
+
+
+@pytest.mark.parametrize("prior", ["balanced", "empirical"])
+def test_the_prior_is_that_of_the_recipe(prior: Prior) -> None:
+    data = toy((30, 12, 6))
+    how: dict[str, Any] = {"budget": 16, "allocator": "proportional", "refiner": "error-reduction", "refine_share": 0.5}
+    recipe = replace(SHORT, prior=prior)
+    found = {
+        given: select(
+            data, "random", **how, recipe=recipe, refiner_options={} if given is None else {"prior": given}
+        ).indices.tolist()
+        for given in (None, "balanced", "empirical")
+    }
+    assert found[None] == found[prior]
+    assert found["balanced"] != found["empirical"]
+
+
+def test_a_refiner_gets_the_signals_that_it_needs() -> None:
+    seen: list[Signals] = []
+
+    @refiner("looks", needs={"features", "network", "perturbations"})
+    def looks(signals: Signals, selected: Any, budget: int, rng: Any) -> Any:
+        seen.append(signals)
+        return np.setdiff1d(np.arange(len(signals)), selected)[:budget]
+
+    class Stranger:
+        @hookimpl
+        def dqas_register_refiners(self, register: Any) -> None:
+            register(looks)
+
+    stranger = Stranger()
+    plugins().register(stranger, "stranger")
+    try:
+        select(toy(), "random", budget=12, refiner="looks", refine_share=0.25, recipe=SHORT)
+    finally:
+        plugins().unregister(stranger)
+    [signals] = seen
+    assert signals.network is not None
+    assert signals.perturbations is not None
+
+
+@pytest.mark.parametrize("needs", ["featurs", "dynamics", "runs"])
+def test_a_refiner_needs_no_signals_that_there_are_not(needs: str) -> None:
+    with pytest.raises(ValueError, match=f"refiner 'typo' needs unknown signals \\['{needs}'\\]"):
+        refiner("typo", needs={needs})
 
 
 def small_pool() -> dict[str, Any]:

@@ -11,6 +11,8 @@ import torch
 from dqas_plugin import Weighted, select, selector
 from dqas_plugin.data import ImageDataset
 from dqas_plugin.errors import UserError
+from dqas_plugin.plugins import plugins
+from dqas_plugin.ranking import check_memory
 from dqas_plugin.recipes import Recipe
 
 SHORT = Recipe("short", iterations=6, batch=16, precision="fp32", proxy_epochs=2)
@@ -131,3 +133,18 @@ def test_the_result_records_whose_features_were_read() -> None:
     assert select(toy(), blind.selector, **CALL).provenance["features"] is None
     with pytest.raises(UserError, match="nothing-like-it"):
         select(toy(), reading.selector, features="timm:nothing-like-it", **CALL)
+
+
+def test_the_class_that_takes_most_memory_need_not_be_the_largest() -> None:
+    """A method may take another way where a class is large."""
+    uneven = selector("uneven", memory=lambda size: 10 if size.samples > 20 else 100 * size.budget)(lambda view, budget, rng: 0)
+    assert check_memory(uneven, [30, 15, 15], [1, 2, 9], 4, 1000, {}) == 900
+    assert check_memory(uneven, [30, 15], [1, 0], 4, 1000, {}) == 10
+    with pytest.raises(UserError, match="to rank a class of 15 images"):
+        check_memory(uneven, [30, 15], [1, 2], 4, 150, {})
+
+
+def test_memory_depends_on_the_options() -> None:
+    location, size = plugins().selectors["facility-location"], 40_000
+    usual, more = (check_memory(location, [size], [1], 4, 6 * 10**9, options) for options in ({}, {"neighbours": 3000}))
+    assert more > 5 * usual

@@ -250,6 +250,17 @@ def test_an_absent_class_is_pushed_down_and_finite() -> None:
     assert result.last is not None
     assert math.isnan(result.last.accuracy[1])
     assert np.isfinite(result.last.accuracy[[0, 2]]).all()
+    assert result.last.mean == result.last.accuracy[[0, 2]].mean()
+    assert result.last.worst == result.last.accuracy[[0, 2]].min()
+
+
+def test_the_best_evaluation_without_a_class() -> None:
+    data = toy([30, 30, 30])
+    missing = data.subset(np.flatnonzero(data.labels.numpy() != 1))
+    result = train(Linear, data, dataclasses.replace(LEARN, iterations=5), 0, test=missing, evaluations=5)
+    means = [entry["accuracy"] for entry in result.history]
+    assert result.best is not None
+    assert result.best.mean == max(means) > min(means)
 
 
 def test_equal_weights_are_no_weights() -> None:

@@ -48,7 +48,7 @@ def sparse_bytes(count: int, neighbours: int = NEIGHBOURS) -> int:
 def needed_bytes(size: Size) -> int:
     """What covering a class takes: all pairs if they fit the limit, else the nearest."""
     dense = dense_bytes(size.samples)
-    return dense if dense <= size.limit else sparse_bytes(size.samples)
+    return dense if dense <= size.limit else sparse_bytes(size.samples, size.options.get("neighbours", NEIGHBOURS))
 
 
 def _blocks(count: int) -> int:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dqas_plugin.data import IntArray
+from dqas_plugin.data import IntArray, as_indices
 from dqas_plugin.errors import UserError, unknown_name
 from dqas_plugin.gradients import residuals_of
 from dqas_plugin.logistic import NO_SPREAD, fit, mean_curvature, row_parts, solve
@@ -217,12 +217,7 @@ def positions(name: str, values: npt.ArrayLike, count: int) -> IntArray:
     Raises:
         UserError: for anything else, or for indices that repeat or are out of range.
     """
-    given = np.asarray(values)
-    if given.dtype == bool and given.shape == (count,):
-        return np.flatnonzero(given).astype(np.int64)
-    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-        raise UserError(f"{name} must be whole numbers, or one yes or no for each of the {count} samples")
-    found: IntArray = given.astype(np.int64)
-    if found.size and (found.min() < 0 or found.max() >= count or len(np.unique(found)) < len(found)):
-        raise UserError(f"{name} must be different indices in 0..{count - 1}: leave out what repeats or is not there")
+    found = as_indices(name, values, count)
+    if len(np.unique(found)) < len(found):
+        raise UserError(f"{name} must be different indices: leave out what repeats")
     return found

@@ -142,7 +142,7 @@ def error_reduction_refiner(
     diversity: bool | None = True,
     stop: bool = True,
     exclude_self: bool = False,
-    prior: Prior = "balanced",
+    prior: Prior | None = None,
     trainings: Annotated[int, Bounds(0)] = 1000,
 ) -> IntArray:
     """Add samples by :func:`error_reduction` on the features of the signals as they are given.
@@ -161,7 +161,8 @@ def error_reduction_refiner(
         diversity: whether those of one round should differ.
         stop: leave out what does not lower the error.
         exclude_self: a candidate leaves the pool that it is scored on.
-        prior: of the training that follows: ``balanced`` (what recipes do by default) or ``empirical``.
+        prior: of the training that follows, ``balanced`` or ``empirical``; default: what its recipe says, and ``balanced``
+            without one.
         trainings: how many networks ``retrain`` may train. Before anything is trained, more are refused with the years that
             they would take (:class:`dqas_plugin.refining.Refinement`).
 
@@ -193,7 +194,7 @@ def error_reduction_refiner(
         stop=stop,
         exclude_self=exclude_self,
         num_classes=signals.num_classes,
-        prior=prior,
+        prior=prior or ("balanced" if signals.trainer is None else signals.trainer.recipe.prior),
         report=None if signals.trainer is None else Told("error reduction", signals.trainer.report).say,
     )
 
