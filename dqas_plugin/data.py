@@ -94,13 +94,13 @@ class ImageDataset:
     def channel_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel, float32 ``[C]`` in 0..1, over at most 10,000 evenly spaced images."""
         sample = self.images[:: max(1, -(-len(self) // _STATISTICS_SAMPLE))]
-        # Whole numbers, in chunks: exact, and a sample of large images is never held as floats.
-        total = torch.zeros(self.images.shape[1], dtype=torch.int64)
-        squares = torch.zeros_like(total)
+        # How often every value is there: exact, and a sample of large images is never held as wider numbers.
+        counts = torch.zeros(self.images.shape[1], 256, dtype=torch.int64)
         for start in range(0, len(sample), _STATISTICS_CHUNK):
-            pixels = sample[start : start + _STATISTICS_CHUNK].to(torch.int32)
-            total += pixels.sum(dim=(0, 2, 3))
-            squares += pixels.square_().sum(dim=(0, 2, 3))
+            channels = sample[start : start + _STATISTICS_CHUNK].transpose(0, 1)
+            counts += torch.stack([torch.bincount(one.flatten(), minlength=256) for one in channels])
+        values = torch.arange(256)
+        total, squares = (counts * values).sum(dim=1), (counts * values.square()).sum(dim=1)
         count = max(1, sample[:, 0].numel())
         mean = total.double() / count
         deviation = (squares.double() / count - mean.square()).clamp_min(0).sqrt()

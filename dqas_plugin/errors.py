@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory", "bad allocation")
+_SHOWN = 80  # names in a message
 _PLACE = re.compile(r"^\[[^]]*\][ .]*")  # in the source of torch
 
 
@@ -36,7 +37,9 @@ class OutOfMemoryError(DqasError):
         if isinstance(error, OutOfMemoryError):
             return error
         said = _PLACE.sub("", str(error).strip().partition("\n")[0]).rstrip(".")
-        return OutOfMemoryError(f"memory ran out{f' ({said})' if said else ''}: use fewer --jobs, or a larger machine")
+        return OutOfMemoryError(
+            f"memory ran out{f' ({said})' if said else ''}: use fewer --jobs, a smaller --batch, or a larger machine"
+        )
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -64,4 +67,5 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     near = sorted((one for one in choices if alike[one] > best - 0.15), key=lambda one: -alike[one])[:3]
     if best >= 0.5:
         return f"did you mean {' or '.join(repr(one) for one in near)}?"
-    return f"choose one of {', '.join(choices) or '(none registered)'}"
+    shown = choices[:_SHOWN] + ([f"… ({len(choices):,} altogether)"] if len(choices) > _SHOWN else [])
+    return f"choose one of {', '.join(shown) or '(none registered)'}"

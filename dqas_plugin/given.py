@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,16 +29,22 @@ Read = Callable[[str, str], T]
 def separated(option: str, texts: Iterable[str], read: Read[T]) -> tuple[T, ...]:
     """The values of texts with commas between them; each is kept once, in order.
 
-    Commas inside brackets belong to a value: tables name a row ``dq (whole images, bins on reconstructed)``.
+    Commas inside brackets belong to a value: tables name a row ``dq (whole images, bins on reconstructed)``; so do those of a
+    file that is there (``ranking:FILE``).
 
     Raises:
         UserError: for an empty one, and from ``read``.
     """
     listed = list(texts)
-    parts = [part.strip() for text in listed for part in re.split(r",(?![^(]*\))", text)]
+    parts = [part.strip() for text in listed for part in ([text] if _is_path(text) else re.split(r",(?![^(]*\))", text))]
     if not all(parts):
         raise UserError(f"{option} '{','.join(listed)}' has an empty entry: separate values by single commas")
     return tuple(dict.fromkeys(read(option, part) for part in parts))
+
+
+def _is_path(text: str) -> bool:
+    _, colon, path = text.partition(":")
+    return bool(colon) and os.path.exists(os.path.expanduser(path))
 
 
 def read_name(_: str, text: str) -> str:

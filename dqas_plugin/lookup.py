@@ -15,6 +15,7 @@ from dqas_plugin.errors import PluginError, UserError, nearest, unknown_name
 from dqas_plugin.models import Network, Shape
 from dqas_plugin.plugins import Plugins, Registry, check_options, plugins
 from dqas_plugin.selection import Ranking
+from dqas_plugin.untrusted import check_text
 
 T = TypeVar("T", bound=Entry)
 
@@ -54,7 +55,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, test_from: str | 
 
     Args:
         name: ``digits``, ``cifar10``, ``parquet:PATH`` … (``dqas list datasets``).
-        root: folder with the files of a dataset that is not part of the program.
+        root: folder with the files of a dataset that is not part of the program, or of one that an option names.
         test_from: name of another dataset whose test split is used (for sets that have none of their own).
         options: options of that loader, e.g. ``easy_share=0.3`` for ``shapes``.
 
@@ -84,8 +85,12 @@ def _check_names(train: ImageDataset, test: ImageDataset, loader: DatasetLoader,
 def _load(name: str, root: str | Path | None, options: Mapping[str, Any]) -> DatasetSplits:
     loader, path = _loader(name)
     check_options(loader, "dataset", options)
-    base = None if root is None else Path(root)
-    found = loader(path, **options) if loader.takes_path else loader(base, **options)
+    if not loader.takes_path:
+        found = loader(None if root is None else Path(root), **options)
+    elif root is not None and "data_root" in loader.options:  # of another dataset, which an option may name
+        found = loader(path, **{"data_root": str(root), **options})
+    else:
+        found = loader(path, **options)
     return _checked(found, loader, plugins())
 
 
@@ -122,7 +127,8 @@ def resolve_method(text: str) -> tuple[Selector | RankingFile, dict[str, Any]]:
     if colon and alike and not Path(tail).exists():
         raise unknown_name("method", text, alike)
     if colon and head in importers:
-        return RankingFile(importers[head], Path(tail)), {}
+        check_text(tail)
+        return RankingFile(importers[head], Path(tail).expanduser()), {}
     raise unknown_name("method", text, selectors)
 
 

@@ -41,13 +41,31 @@ def cache_folder(*parts: str) -> Path:
 
 
 def check_empty(folder: Path) -> None:
-    """Refuse a folder for new files that holds some, or is a file.
+    """Refuse a folder for new files that holds some, is a file, or is one whose place a new one cannot take.
 
     Raises:
         UserError: if so.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and not an empty folder: choose another name")
+    if folder.is_dir() and (os.path.ismount(folder) or folder.samefile(Path.cwd())):
+        what = "the root of a file system" if os.path.ismount(folder) else "the folder you are in"
+        raise UserError(f"{folder} is {what}, and a new folder cannot take its place: name one inside it")
+
+
+def check_regular(path: Path) -> None:
+    """Refuse to replace what is there and no regular file: a folder, a device, a pipe.
+
+    Raises:
+        UserError: if so.
+    """
+    if path.exists() and not path.is_file():
+        what = "is a folder: name a file" if path.is_dir() else "is no regular file: choose another name"
+        raise UserError(f"{path} {what}")
+
+
+def _behind_links(path: Path) -> Path:
+    return path.resolve() if path.is_symlink() else path
 
 
 @contextmanager
@@ -59,6 +77,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     with _in_words(folder):
         check_empty(folder)
+        folder = _behind_links(folder)
         with part_folder(folder) as temporary:
             try:
                 yield temporary
@@ -74,9 +93,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not.
 
     Raises:
-        UserError: if it cannot be written.
+        UserError: if it cannot be written, or is something else than a file; a link leads to the file meant.
     """
     with _in_words(path):
+        check_regular(path)
+        path = _behind_links(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _part(path, folder=False) as temporary:
             yield temporary

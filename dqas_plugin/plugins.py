@@ -125,8 +125,11 @@ class Plugins:
             for path in BUILT_IN:
                 self.register(importlib.import_module(path), path)
         if strangers:
-            for one in _wanted(entry_points(group=GROUP)):
+            found = entry_points(group=GROUP)
+            for one in _wanted(found):
                 self._load(one)
+            absent = sorted((_limit() or set()) - {one.name for one in found} - {""})
+            self._load_problems += [Problem(one, f"it is not installed, but {LIMIT} names it; mend that") for one in absent]
 
     @property
     def hook(self) -> Any:
@@ -310,10 +313,15 @@ def _reason(error: BaseException) -> str:
 
 def _wanted(found: Any) -> list[EntryPoint]:
     """The entry points that may load, each name once, in the order of their names."""
-    limit = os.environ.get(LIMIT)
-    names = None if limit is None else {one.strip() for one in limit.split(",")}
+    names = _limit()
     unique = {one.name: one for one in sorted(found, key=lambda one: (one.name, one.value))}
     return [one for name, one in unique.items() if names is None or name in names]
+
+
+def _limit() -> set[str] | None:
+    """The names that may load; None: all."""
+    limit = os.environ.get(LIMIT)
+    return None if limit is None else {one.strip() for one in limit.split(",")}
 
 
 @cache

@@ -16,7 +16,7 @@ from dqas_plugin.data import FloatArray, ImageDataset, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.paths import atomic_file
 from dqas_plugin.seeding import torch_generator
-from dqas_plugin.untrusted import parsed_json, read_array, size_of
+from dqas_plugin.untrusted import check_readable, parsed_json, read_array, size_of
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset, Subset, WeightedRandomSampler
@@ -204,7 +204,9 @@ class Selection:
 
 
 def _write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> Path:
-    encoded = np.frombuffer(json.dumps(meta, sort_keys=True).encode(), dtype=np.uint8)
+    text = json.dumps(meta, sort_keys=True)
+    check_readable(text)
+    encoded = np.frombuffer(text.encode(), dtype=np.uint8)
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, meta=encoded, **arrays)
     return path

@@ -80,6 +80,31 @@ def parsed_json(text: str | bytes) -> Any:
     return found
 
 
+def check_readable(text: str) -> None:
+    """Refuse to write a text of JSON that :func:`parsed_json` would refuse to read.
+
+    Raises:
+        UserError: if so.
+    """
+    try:
+        parsed_json(text)
+    except UnicodeEncodeError as error:
+        raise UserError(f"{error.object[error.start - 40 : error.end + 40]!a} is no text in UTF-8: rename it") from error
+
+
+def check_text(*values: object) -> None:
+    """Refuse words that no text can hold, such as the name of a file that is not in UTF-8: they could not be read back.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for one in values:
+        try:
+            str(one).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{str(one)!a} is no text in UTF-8, which results are written in: rename it") from error
+
+
 def inside(folder: Path, name: str) -> Path:
     """The path of ``name``, which stands in a file, below ``folder``.
 

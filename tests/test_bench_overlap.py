@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,19 @@ def test_a_method_that_kept_even_counts_is_not_pointed_out(tmp_path: Path) -> No
     assert found.names == ("random", "graphcut", "graphcut + adaptive")
     assert found.shares[1].tolist() == [0.0, 1.0, 1.0]
     assert found.suspicious == []
+
+
+def test_what_is_done_to_the_images_is_told_apart(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        (tmp_path / "selections").mkdir()
+        for place, patches in enumerate(({"keep": True}, {"rebuild": "harmonic"})):
+            for cell in plan(replace(DIGITS, shape=(1, 8, 8)), ["dq"], aipc=[1], seeds=1, patches=patches):
+                selection = Selection(np.arange(10) + 5 * place, np.ones(10, np.int64), None, {})
+                selection.save(tmp_path / "selections" / f"{cell.key}.npz")
+                store.add_cell(cell, {})
+    (found,) = overlaps(tmp_path)
+    assert found.names == ("random", "dq (whole images)", "dq (rebuild harmonic)")
+    assert found.shares[1].tolist() == [0.5, 1.0, 0.5]
 
 
 def test_the_command_prints_them_and_points_out_what_is_the_same(folder: Path) -> None:

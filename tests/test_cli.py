@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -149,6 +150,11 @@ def failing(error: BaseException) -> Program:
         (KeyboardInterrupt(), 130, "dqas: stopped; the same command continues where it was\n"),
         (KeyboardInterrupt("stopped; 2 of 3 cells are kept"), 130, "dqas: stopped; 2 of 3 cells are kept\n"),
         (ZeroDivisionError("division by zero"), 1, None),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            2,
+            "dqas: error: the disk, perhaps that of the output, is full: make room, and start the same command again\n",
+        ),
         (BrokenPipeError(32, "Broken pipe"), 1, ""),
     ],
 )
@@ -233,7 +239,9 @@ def test_bench_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return []
 
     monkeypatch.setattr("dqas_plugin.bench.gridspec.plan", plan)
-    more = "--method graphcut:eq7,random --aipc 4,6 --adaptive --allocator paper,adaptive --refiner random --refine-share 0.25"
+    more = (
+        "--method graphcut:eq7,random,dq --aipc 4,6 --adaptive --allocator paper,adaptive --refiner random --refine-share 0.25"
+    )
     more += " --proxy train --goal worst --model convnet3 --recipe fast --epochs 7 --prior empirical --seeds 5 --estimate"
     more += " --method-option objective=eq7 --features proxy --max-memory 500MB --bins-on original --no-patches"
     more += " --drop-rate 0.5 --patch-size 4 --patch-scores saliency --rebuild mae --allocator-option iterations=7"
@@ -245,7 +253,7 @@ def test_bench_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (recipe.epochs, recipe.iterations, recipe.prior) == (7, None, "empirical")
     del seen["dataset"]
     assert seen == {
-        "methods": ["graphcut:eq7", "random"],
+        "methods": ["graphcut:eq7", "random", "dq"],
         "ratios": (),
         "aipc": (4, 6),
         "seeds": 5,

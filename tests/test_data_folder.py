@@ -292,6 +292,25 @@ def test_a_test_folder_without_train(photos: Path) -> None:
     assert "no folder 'train'" in refused(photos)
 
 
+def test_folders_that_an_archive_made_alike(tmp_path: Path) -> None:
+    """The same names, lengths and times of change: they are other files all the same, and so is one changed in place."""
+    pixels = random_pixels(8, 5, 6, 3)
+    for root, values in (("a", pixels), ("b", 255 - pixels)):
+        for number, image in enumerate(values):
+            save(tmp_path / root / "train" / "xy"[number % 2] / f"{number}.ppm", image)
+            save(tmp_path / root / "test" / "xy"[number % 2] / f"{number}.ppm", image)
+    for file in tmp_path.rglob("*.ppm"):
+        os.utime(file, (0, 0))
+    first, other = (folder.load(str(tmp_path / root)).train.images.clone() for root in "ab")
+    assert torch.equal(first, 255 - other)
+    changed = tmp_path / "a" / "train" / "x" / "0.ppm"
+    changed.write_bytes((tmp_path / "b" / "train" / "x" / "0.ppm").read_bytes())
+    os.utime(changed, (0, 0))
+    again = folder.load(str(tmp_path / "a")).train.images
+    assert torch.equal(again[0], other[0])
+    assert torch.equal(again[1:], first[1:])
+
+
 def test_a_link_to_what_is_no_name(photos: Path) -> None:
     """It stands for no class, as any link to a folder that is not there."""
     (photos / "train/zebra").symlink_to("z" * 300)

@@ -13,6 +13,7 @@ from dqas_plugin import DatasetSplits, Ranking, UserError, load_dataset
 from dqas_plugin.contracts import Selector
 from dqas_plugin.datasets import digits, shapes
 from dqas_plugin.errors import PluginError
+from dqas_plugin.given import read_name, separated
 from dqas_plugin.hookspecs import hookimpl
 from dqas_plugin.lookup import RankingFile, parse_options, resolve_method, resolve_model
 from dqas_plugin.plugins import plugins
@@ -40,6 +41,37 @@ def stranger() -> Iterator[None]:
 def test_datasets_by_name_and_options() -> None:
     assert load_dataset("digits").train.name == "digits/train"
     assert load_dataset("shapes", classes=4, per_class=10).train.num_classes == 4
+
+
+def test_the_root_is_also_that_of_a_dataset_which_an_option_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``classes_from=cifar10`` of images that were distilled of it."""
+    seen: list[Any] = []
+
+    def load(path: str, *, data_root: str | None = None) -> DatasetSplits:
+        seen.append(data_root)
+        return digits.load(None)
+
+    class Stranger:
+        @hookimpl
+        def dqas_register_datasets(self, register: Any) -> None:
+            register("of-another", load, takes_path=True)
+
+    plugin = Stranger()
+    plugins().register(plugin, "stranger")
+    try:
+        load_dataset("of-another:x")
+        load_dataset("of-another:x", tmp_path)
+        load_dataset("of-another:x", tmp_path, data_root="elsewhere")
+    finally:
+        plugins().unregister(plugin)
+    assert seen == [None, str(tmp_path), "elsewhere"]
+
+
+def test_a_comma_in_the_name_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b.npz").touch()
+    texts = ["ranking:a,b.npz", "random,graphcut", "ranking:c,d.npz"]
+    assert separated("--method", texts, read_name) == ("ranking:a,b.npz", "random", "graphcut", "ranking:c", "d.npz")
 
 
 def test_the_test_split_of_another_dataset() -> None:

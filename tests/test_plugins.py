@@ -367,7 +367,9 @@ def test_the_environment_limits_what_loads(
     monkeypatch.setenv(module.LIMIT, limit)
     host = Plugins()
     assert [one.name for one in host.overview() if not one.name.startswith("dqas_plugin")] == loaded
-    assert host.problems == []
+    absent = {"other"} if "other" in limit else set()
+    assert {one.plugin for one in host.problems} == absent
+    assert all("not installed" in one.message for one in host.problems)
 
 
 def test_overview_says_what_each_brings(host: Plugins) -> None:

@@ -148,6 +148,7 @@ def chosen_grids(ctx: click.Context, grid: str | None, asked: dict[str, Any]) ->
     from dqas_plugin.bench import GridSpec, read_grid
 
     if grid is None:
+        _check_effect(asked)
         pairs = {name: options.split_pairs(option, asked[name]) for name, option in _PAIRS.items()}
         return [GridSpec(**(asked | pairs), mark="--")]
     for parameter in ctx.command.params:
@@ -157,6 +158,21 @@ def chosen_grids(ctx: click.Context, grid: str | None, asked: dict[str, Any]) ->
                 f"{option} says what to run, and so does --grid {grid}: write it into a grid file of your own, or leave it out"
             )
     return read_grid(grid)
+
+
+def _check_effect(asked: dict[str, Any]) -> None:
+    """Refuse options that change nothing in this grid."""
+    from dqas_plugin.bench.checks import quantizes
+    from dqas_plugin.bench.gridspec import chosen_methods
+    from dqas_plugin.refining import chosen_refiner
+
+    adaptive = asked["adaptive"] or asked["allocator"] is not None
+    options.check_counting(allocator=adaptive, refiner=chosen_refiner(asked["refiner"], asked["adaptive"]) is not None)
+    options.check_effect(
+        any(quantizes(one) is not None for one in chosen_methods(asked["methods"])),
+        "no method drops patches; add dq or dqas to --method, or leave it out",
+        *("bins_on", "no_patches", "drop_rate", "patch_size", "patch_scores", "rebuild"),
+    )
 
 
 _PAIRS = {f"{kind}_options": f"--{kind}-option" for kind in ("dataset", "method", "allocator", "refiner")}

@@ -8,7 +8,7 @@ import click
 
 from dqas_cli import options
 from dqas_cli.evidence import chosen_sections, results_options
-from dqas_cli.files import check_writable
+from dqas_cli.files import check_new_file
 from dqas_plugin import given
 from dqas_plugin.bench.figures import FIGURES, check_ending
 from dqas_plugin.bench.figures import figure as chosen_figure
@@ -55,7 +55,7 @@ def figure(
     """
     path = Path(f"figure-{name}.png") if out is None else out
     check_ending(path)
-    check_writable(path.parent)
+    check_new_file(path)
     sections = chosen_sections(results, dataset, model, recipe)
     picture = chosen_figure(name, sections, results, methods=methods, ratio=ratio, aipc=aipc)
     from dqas_plugin.bench.figures import save

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from dqas_plugin.errors import UserError
-from dqas_plugin.paths import cache_folder, check_empty
+from dqas_plugin.paths import cache_folder, check_empty, check_regular
 
 
 def check_writable(folder: Path) -> None:
@@ -32,7 +32,17 @@ def check_new_folder(folder: Path) -> None:
         UserError: if so.
     """
     check_empty(folder)
-    check_writable(folder)
+    check_writable(folder.resolve().parent)  # it is made there, and gets its name when it is whole
+
+
+def check_new_file(path: Path) -> None:
+    """Refuse a file that cannot be written, or a name that something else has.
+
+    Raises:
+        UserError: if so.
+    """
+    check_regular(path)
+    check_writable(path.resolve().parent)
 
 
 def check_cache() -> Path:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 @click.argument("form", metavar="FORMAT")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--dataset", metavar="NAME", help="The dataset whose images the indices in the file belong to.")
-@click.option("--root", metavar="DIR", help="Folder with that dataset's files.  [default: data]")
+@click.option(
+    "--root", metavar="DIR", help="Folder with the files of that dataset, or of one that --option names.  [default: data]"
+)
 @click.option(
     "--dataset-option", "dataset_options", multiple=True, metavar="NAME=VALUE", help="Option of that dataset; may be repeated."
 )
@@ -60,8 +62,15 @@ def import_(
     reader = found_format(form)
     read_options = _parsed(reader, form, pairs)
     writing = formats.chosen_format("--to", format_, format_options)
+    from dqas_plugin.contracts import Importer
+
+    holds_images = not isinstance(reader, Importer)
+    options.check_effect(
+        not holds_images, f"'{form}' holds images, which belong to no other dataset; leave it out", "dataset", "dataset_options"
+    )
+    options.check_effect(not holds_images, "a folder is not overwritten; choose another --out, or leave it out", "force")
     splits = None if dataset is None else options.load_data(dataset, root, dataset_options)
-    imported = _read(reader, form, path, splits, read_options)
+    imported = _read(reader, form, path, root, splits, read_options)
     _write(imported, splits, out, force, format_, writing)
 
 
@@ -89,14 +98,19 @@ def _parsed(reader: Importer | DatasetLoader, form: str, pairs: tuple[str, ...])
 
 
 def _read(
-    reader: Importer | DatasetLoader, form: str, path: Path, splits: DatasetSplits | None, read_options: dict[str, Any]
+    reader: Importer | DatasetLoader,
+    form: str,
+    path: Path,
+    root: str | None,
+    splits: DatasetSplits | None,
+    read_options: dict[str, Any],
 ) -> Any:
     """What the file holds; images say what was assumed about them."""
     from dqas_plugin.contracts import Importer
     from dqas_plugin.lookup import load_dataset
 
     if not isinstance(reader, Importer):
-        found = load_dataset(f"{form}:{path}", **read_options)
+        found = load_dataset(f"{form}:{path}", root, **read_options)
         options.tell_notes(form, found)
         return found
     if reader.needs_dataset and splits is None:

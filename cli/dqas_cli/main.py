@@ -102,7 +102,8 @@ class Program(click.Group):
                 stream.reconfigure(errors="backslashreplace")
         try:
             result = run()
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it may be closed
+                sys.stdout.flush()
         except (StoppedError, KeyboardInterrupt, click.Abort) as stop:
             click.echo(f"dqas: {str(stop) or STOPPED}", err=True)
             return 130
@@ -132,6 +133,16 @@ def _strangers() -> bool:
     return any(one.dist is None or one.dist.name != "dqas" for one in entry_points(group="dqas"))
 
 
+def _of_the_system(error: OSError) -> str | None:
+    """What the system cannot do for reasons that people can mend."""
+    if error.errno == errno.ENAMETOOLONG:
+        return f"'{str(error.filename)[:60]}…' is too long for the name of a file: shorten it"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" of {error.filename}" if error.filename else ", perhaps that of the output,"
+        return f"the disk{where} is full: make room, and start the same command again"
+    return None
+
+
 def _in_words(error: Exception) -> tuple[str, int]:
     """What to say of an error, and the exit status."""
     if isinstance(error, click.UsageError):
@@ -140,10 +151,10 @@ def _in_words(error: Exception) -> tuple[str, int]:
         return error.format_message(), 2
     if out_of_memory(error):
         return str(OutOfMemoryError.of(error)), 1
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return f"'{str(error.filename)[:60]}…' is too long for the name of a file: shorten it", 2
     if isinstance(error, DqasError):
         return str(error), 2 if isinstance(error, UserError) else 1
+    if isinstance(error, OSError) and (said := _of_the_system(error)):
+        return said, 2
     what = f"{type(error).__name__}: {error}".rstrip(": .")
     return f"{what} (this is a fault of the program; DQAS_DEBUG=1 shows where it happened)", 1
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from dqas_cli.deepcore import deepcore_option
 from dqas_plugin import given
@@ -49,6 +50,34 @@ def many(read: Callable[[str, str], T], metavar: str) -> dict[str, Any]:
         return given.separated(parameter.opts[0], texts, read)
 
     return {"type": str, "metavar": metavar, "callback": parse, "multiple": True}
+
+
+def check_effect(does: bool, why_not: str, *names: str) -> None:
+    """Refuse options that were given, but do nothing.
+
+    Args:
+        does: whether they do something.
+        why_not: words that follow "has no effect here", with the remedy.
+        names: of the parameters.
+
+    Raises:
+        UserError: for the first one.
+    """
+    context = click.get_current_context()
+    for one in context.command.params:
+        if not does and one.name in names and context.get_parameter_source(one.name) is ParameterSource.COMMANDLINE:
+            raise UserError(f"{one.opts[0]} has no effect here: {why_not}")
+
+
+def check_counting(*, allocator: bool, refiner: bool) -> None:
+    """Refuse options of :func:`counts_options` that do nothing.
+
+    Args:
+        allocator: whether there is one.
+        refiner: whether there is one.
+    """
+    check_effect(allocator, "there is no allocator; add --adaptive, or leave it out", "goal", "proxy")
+    check_effect(refiner, "there is no refiner; add --adaptive or --refiner NAME, or leave it out", "refine_share")
 
 
 def _together(options: Iterable[Callable[[F], F]]) -> Decorator[F]:
@@ -272,12 +301,14 @@ def split_pairs(option: str, pairs: Iterable[str]) -> dict[str, str]:
     """``NAME=VALUE`` texts as a dictionary.
 
     Raises:
-        UserError: for a text without a value.
+        UserError: for a text without a value, and for two values of one name.
     """
     texts: dict[str, str] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"{option} {pair} has no value: write it as NAME=VALUE")
+        if texts.get(name, text) != text:
+            raise UserError(f"{option} {name} is given twice, as {texts[name]} and {text}: leave one out")
         texts[name] = text
     return texts

@@ -75,6 +75,23 @@ def quantize(
     if (ratio is None) == (aipc is None):
         raise UserError("say how much to keep: give one of --ratio and --aipc")
     recipe = options.chosen_recipe(recipe_name, epochs, iterations, prior)
+    options.check_effect(
+        not no_patches,
+        "--no-patches keeps whole images; leave one of them out",
+        *("drop_rate", "patch_size", "patch_scores", "rebuild", "mae_weights", "rebuilt"),
+    )
+    options.check_effect(
+        pipeline == "dqas" and not no_adaptive,
+        "only DQAS with adaptive counts adds images by error reduction; leave it out",
+        "refine_share",
+    )
+    options.check_effect(
+        patches["mae_weights"] is None, "--mae-weights says how images are rebuilt; leave one of them out", "rebuild"
+    )
+    if patches["mae_weights"] is not None:
+        from dqas_plugin.untrusted import size_of
+
+        size_of(patches["mae_weights"], "the weights of a masked autoencoder")
     check_new_folder(out)
     check_cache()
     place = options.chosen_device(device)

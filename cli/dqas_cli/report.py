@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dqas_cli.evidence import chosen_sections, results_options
-from dqas_cli.files import check_writable
+from dqas_cli.files import check_new_file
 from dqas_plugin.errors import UserError
 
 
@@ -29,7 +29,7 @@ def report(*, results: Path, dataset: str | None, model: str | None, recipe: str
     """
     if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
         raise UserError(f"--out {out}: the report is an HTML file; name it so")
-    check_writable(out.parent)
+    check_new_file(out)
     sections = chosen_sections(results, dataset, model, recipe)
     from dqas_plugin.bench.report import write
 

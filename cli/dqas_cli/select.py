@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dqas_cli import formats, options, rules
-from dqas_cli.files import check_cache, check_new_folder, check_writable
+from dqas_cli.files import check_cache, check_new_file, check_new_folder
 from dqas_cli.printing import aligned
 from dqas_plugin import given
 from dqas_plugin.errors import UserError
@@ -68,6 +68,7 @@ def select(
     if format_ is None:
         check_target(out, force)
     else:
+        options.check_effect(False, "a folder is not overwritten; choose another --out, or leave it out", "force")
         check_new_folder(out)
     check_cache()
     place = options.chosen_device(device)
@@ -81,6 +82,7 @@ def select(
     from dqas_plugin.refining import chosen_refiner
 
     choices["refiner"] = chosen_refiner(choices["refiner"], choices["adaptive"])
+    options.check_counting(allocator=bool(counting), refiner=choices["refiner"] is not None)
     choices["refiner_options"] = rules.chosen_refiner_options(choices["refiner"], refiner_options, scorer)
     from dqas_plugin import pipeline
     from dqas_plugin.exporting import export
@@ -98,7 +100,7 @@ def check_target(out: Path, force: bool) -> None:
         raise UserError(f"--out {out}: a selection is an .npz file; name it so")
     if out.is_dir() or (out.exists() and not force):
         raise UserError(f"{out} exists already: choose another name" + ("" if out.is_dir() else " or add --force"))
-    check_writable(out.parent)
+    check_new_file(out)
 
 
 def summary(chosen: Selection, data: ImageDataset) -> str:

@@ -10,7 +10,7 @@ import click
 
 from dqas_cli import options
 from dqas_cli.evidence import results_options, uncollected
-from dqas_cli.files import check_writable
+from dqas_cli.files import check_new_file
 from dqas_plugin import given
 
 FORMATS = ("plain", "md", "latex", "csv", "html")
@@ -58,7 +58,7 @@ def table(
       dqas table 2 --dataset cifar10 --recipe paper --out table-2.tex
     """
     if out is not None:
-        check_writable(out.parent)
+        check_new_file(out)
     from dqas_plugin.bench import evidence, layout, tables
 
     tables.check(number, methods, best_epoch)

@@ -137,8 +137,15 @@ def told_of_quantization(method: str, quantization: Mapping[str, Any]) -> list[s
 def _usual_bins(method: str) -> str | None:
     from dqas_plugin.quantization.settings import USUAL_BINS
 
-    if method in USUAL_BINS:
-        return USUAL_BINS[method]
+    return USUAL_BINS[method] if method in USUAL_BINS else quantizes(method)
+
+
+def quantizes(method: str) -> str | None:
+    """Whose features a method that quantizes chooses by; None for the others.
+
+    Raises:
+        UserError: for an unknown name.
+    """
     from dqas_plugin.lookup import resolve_method
 
     found, _ = resolve_method(method)
@@ -153,7 +160,6 @@ def quantizations(
     Raises:
         UserError: for a word that means nothing, or patches that do not fit the images.
     """
-    from dqas_plugin.lookup import resolve_method
     from dqas_plugin.quantization.settings import BINS_ON, PatchSettings
 
     if bins_on is not None and bins_on not in BINS_ON:
@@ -161,8 +167,7 @@ def quantizations(
     given = dict(patches)
     keep = given.pop("keep", False)
     settings = PatchSettings(**given)
-    found = {method: resolve_method(method)[0] for method in methods}
-    wanted = {method: one.quantizes for method, one in found.items() if isinstance(one, Selector) and one.quantizes}
+    wanted = {method: usual for method in methods if (usual := quantizes(method))}
     if wanted and not keep:
         settings.of(dataset.known_shape)
     described = None if keep else {name: one for name, one in asdict(settings).items() if name != "mae_weights"}

@@ -16,6 +16,7 @@ from dqas_plugin.defaults import DEFAULT_MODEL, DEFAULT_RECIPE, MAX_MEMORY
 from dqas_plugin.errors import UserError
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.recipes import recipe as find_recipe
+from dqas_plugin.untrusted import check_text
 
 if TYPE_CHECKING:  # torch is not needed to read results
     from dqas_plugin.data import DatasetSplits
@@ -73,7 +74,12 @@ class DatasetReference:
     def of(
         cls, splits: DatasetSplits, name: str, root: str | Path | None = None, options: Mapping[str, Any] | None = None
     ) -> DatasetReference:
-        """The reference of a dataset that is loaded already."""
+        """The reference of a dataset that is loaded already.
+
+        Raises:
+            UserError: if its path, or an option, is no text.
+        """
+        check_text(name, root, *(options or {}).values())
         train, test = splits.train, splits.test
         return cls(
             name=name,

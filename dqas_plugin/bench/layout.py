@@ -12,7 +12,7 @@ from pathlib import Path
 from dqas_plugin.bench import latex_text
 from dqas_plugin.bench.render import wrapped
 from dqas_plugin.bench.tables.parts import Head, Table, Value
-from dqas_plugin.errors import UserError, unknown_name
+from dqas_plugin.errors import unknown_name
 from dqas_plugin.paths import atomic_file
 
 _GAP = "  "
@@ -58,8 +58,6 @@ def write(text: str, file: Path) -> None:
     Raises:
         UserError: if the file cannot be written.
     """
-    if file.is_dir():
-        raise UserError(f"{file} is a folder: name a file")
     with atomic_file(file) as whole:
         whole.write_text(f"{text}\n", encoding="utf-8")
 

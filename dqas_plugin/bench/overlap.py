@@ -78,9 +78,8 @@ def _group(cell: Cell) -> str:
 
 
 def _name(cell: Cell) -> str:
-    options = "".join(f" {key}={value}" for key, value in sorted(cell.method_options.items()))
-    features = "" if cell.features == "proxy" else f" on {cell.features}"
-    return f"{cell.method}{options}{features}" + (f" + {cell.variant}" if cell.variant else "")
+    detail = f" ({cell.detail})" if cell.detail else ""
+    return f"{cell.method}{detail}" + (f" + {cell.variant}" if cell.variant else "")
 
 
 def _place(cell: Cell) -> tuple[int, str, bool, str]:

@@ -12,8 +12,8 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from dqas_plugin.bench.grid import RESULT_FORMAT, Cell, hashed
 from dqas_plugin.bench.kept_figures import Kept
 from dqas_plugin.bench.stored_rows import check_result, checked_cell, is_shown
 from dqas_plugin.errors import UserError
-from dqas_plugin.untrusted import parsed_json
+from dqas_plugin.untrusted import check_readable, parsed_json
 
 Result = dict[str, Any]
 
@@ -242,13 +242,11 @@ class Store:
         if not self.has_figures:
             yield from ((one, result) for one, result in self.cells() if part_of(one) == part)
             return
-        for key, config, result in self._rows(kept_figures.CELLS_OF_PART, part):
-            yield self._cell(key, config), self._parsed(result)
+        yield from self._cells(kept_figures.CELLS_OF_PART, part)
 
     def cells(self) -> Iterator[tuple[Cell, Result]]:
         """Every finished cell with its result, oldest first."""
-        for key, config, result in self._rows(_OLDEST_FIRST):
-            yield self._cell(key, config), self._parsed(result)
+        yield from self._cells(_OLDEST_FIRST)
 
     def shown(self) -> Iterator[tuple[Cell, Result]]:
         """The same, each fit to make a table of.
@@ -288,10 +286,16 @@ class Store:
 
     def _cells_of(self, ids: Sequence[int]) -> dict[int, Cell]:
         """The cells of these ids, which their figures have, by id."""
-        found = {one: self._cell(key, config) for one, key, config in self._of(kept_figures.CELLS_OF_IDS, ids)}
+        rows = list(self._of(kept_figures.CELLS_OF_IDS, ids))
+        found = {one: self._cell(key, config) for one, key, config in rows}
         if len(found) < len(ids):
             raise self._damaged("figures belong to no cell")
         return found
+
+    def _cells(self, query: str, *values: str) -> Iterator[tuple[Cell, Result]]:
+        with closing(self._rows(query, *values)) as rows:  # before the file, also where one of them is no cell
+            for key, config, result in rows:
+                yield self._cell(key, config), self._parsed(result)
 
     def _cell(self, key: str, config: str) -> Cell:
         try:
@@ -315,7 +319,7 @@ class Store:
         rows = list(self._rows(f"SELECT result FROM {table} WHERE key = ?", key))
         return self._parsed(rows[0][0]) if rows else None
 
-    def _rows(self, query: str, *values: str | int) -> Iterator[Any]:
+    def _rows(self, query: str, *values: str | int) -> Generator[Any, None, None]:
         with self._in_words("read"):
             yield from self._database.execute(query, values)
 
@@ -375,4 +379,6 @@ def _remedy(verb: str, said: str) -> str:
 
 
 def _json(content: Any) -> str:
-    return json.dumps(content, sort_keys=True, allow_nan=False)
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    check_readable(text)
+    return text

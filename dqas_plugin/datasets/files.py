@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 from dqas_plugin.errors import UserError
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-_FORMAT = "1"  # raise it whenever the same source would give other pixels or another file layout
+_FORMAT = "2"  # raise it whenever the same source would give other pixels or another file layout
 
 
 class ImageFile(NamedTuple):
@@ -20,7 +20,7 @@ class ImageFile(NamedTuple):
 
     relative: str
     size: int
-    changed_ns: int
+    state: str
 
 
 def existing_folder(path: str | Path, what: str) -> Path:
@@ -62,7 +62,8 @@ def image_files(root: Path, folder: Path) -> tuple[list[ImageFile], int]:
                 status = _status(f"{parent}{os.sep}{name}")
                 if not stat.S_ISREG(status.st_mode):  # one waits for ever for a pipe, and devices do not end
                     raise UserError(f"{parent}{os.sep}{name} is no regular file: remove it")
-                found.append(ImageFile(f"{relative}/{name}", status.st_size, status.st_mtime_ns))
+                state = f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+                found.append(ImageFile(f"{relative}/{name}", status.st_size, state))
             else:
                 others += 1
     return sorted(found), others
@@ -82,10 +83,11 @@ def _unreadable(error: OSError) -> NoReturn:
 def listing_key(kind: str, files: Iterable[ImageFile], options: Mapping[str, object]) -> str:
     """Cache key of a folder of image files.
 
-    It covers relative path, length and time of change (ns) of every file, not the bytes: reading 110,000 small files would
-    take longer than the reload is allowed to. A file changed in place gets a new time and so a new key.
+    It covers relative path, length and state of every file, not the bytes: reading 110,000 small files would take longer than
+    the reload is allowed to. The state is what no two files have in common and no change leaves as it is: the times of the
+    content (which archives bring with them) and of the entry on the disk (ns), and its number there.
     """
-    return _key(kind, options, (f"{one.relative}\x1f{one.size}\x1f{one.changed_ns}" for one in files))
+    return _key(kind, options, (f"{one.relative}\x1f{one.size}\x1f{one.state}" for one in files))
 
 
 def content_key(kind: str, files: Iterable[tuple[str, Path]], options: Mapping[str, object]) -> str:
