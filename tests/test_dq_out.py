@@ -198,8 +198,8 @@ def test_mistakes_of_export_leave_nothing(tmp_path: Path) -> None:
         (data, weighted, {}, "has loss weights, which DQ's files cannot hold"),
         (data, None, {"bins": True}, "bins are those that a selection was drawn from"),
         (data, chosen, {"dataset": "../up"}, "cannot be part of the name of a file"),
-        (data, chosen, {"fraction": 1.5}, "fraction must be above 0 and at most 1, not 1.5"),
-        (data, chosen, {"fraction": float("nan")}, "fraction must be above 0"),
+        (data, chosen, {"fraction": 1.5}, "fraction of the exporter 'dq' must be above 0 and at most 1, not 1.5"),
+        (data, chosen, {"fraction": float("nan")}, "fraction of the exporter 'dq' must be above 0"),
         (soft, None, {"images": True}, "has soft labels, which folders of images cannot hold"),
         (wide, None, {"images": True}, "has images of 6 channels"),
     ]

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dqas_cli.main import cli
-from dqas_plugin import Ranking, UserError
+from dqas_plugin import Ranking, Selection, UserError
 from dqas_plugin.bench import DatasetReference, Store
 from dqas_plugin.lookup import load_dataset, resolve_method
 from dqas_plugin.paths import atomic_file, new_folder
@@ -132,3 +132,16 @@ def test_options_without_effect(arguments: str, words: str, tmp_path: Path, monk
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith(f"dqas: error: {words}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_selection_that_cannot_be_exported_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    call = ["select", "--method", "random", "--aipc", "2", "--format", "dc", "--out", "made"]
+    for name in ("made.npz", "made-1.npz"):
+        done = invoke(*call)
+        assert done.exit_code == 2
+        assert done.stderr.endswith(f"; the selection itself is in {name}\n")
+        assert len(Selection.load(tmp_path / name)) == 20
+    assert not (tmp_path / "made").exists()
+    done = invoke(*call[:5], "--format", "webdataset", "--format-option", "shard=0", "--out", "other")
+    assert (done.exit_code, done.stderr) == (2, "dqas: error: shard of the format 'webdataset' must be at least 1, not 0\n")

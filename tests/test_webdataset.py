@@ -98,7 +98,7 @@ def test_a_set_without_a_test_split_and_with_soft_labels(tmp_path: Path) -> None
     ("channels", "options", "words"),
     [
         (4, {}, r"images of 4 channels: only grey \(1\) and RGB \(3\)"),
-        (3, {"shard": 0}, "shard must be at least 1, not 0"),
+        (3, {"shard": 0}, "shard of the exporter 'webdataset' must be at least 1, not 0"),
         (3, {"shards": 2}, "did you mean 'shard'"),
     ],
 )

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from dqas_adapters.extras import WEBDATASET
 from dqas_adapters.record import origin, write_record
+from dqas_plugin.contracts import Bounds
 from dqas_plugin.data import DatasetSplits, ImageDataset, IntArray, TrainOnly
 from dqas_plugin.datasets.encode import channels_last, check_pictures
-from dqas_plugin.errors import UserError
 from dqas_plugin.hookspecs import hookimpl
 from dqas_plugin.seeding import generator
 from dqas_plugin.selection import Selection, WeightArray
 
 
-def write(splits: DatasetSplits, selection: Selection | None, out: Path, *, shard: int = 10_000, seed: int = 0) -> None:
+def write(
+    splits: DatasetSplits, selection: Selection | None, out: Path, *, shard: Annotated[int, Bounds(1)] = 10_000, seed: int = 0
+) -> None:
     """Write the chosen images and the test split, if there is one, as ``train-000000.tar`` … and ``test-000000.tar`` ….
 
     A sample is three files: ``.png`` (without loss), ``.cls`` (the label) and ``.json`` (``index`` in its split, ``label``,
@@ -33,12 +35,10 @@ def write(splits: DatasetSplits, selection: Selection | None, out: Path, *, shar
         seed: of the order.
 
     Raises:
-        UserError: the package is not installed, the images have other channels, or ``shard`` is below 1.
+        UserError: the package is not installed, or the images have other channels.
     """
     package = WEBDATASET.load()
     check_pictures(splits.train)
-    if shard < 1:
-        raise UserError(f"option of the format 'webdataset': shard must be at least 1, not {shard}")
     indices = np.arange(len(splits.train)) if selection is None else selection.indices
     weights = None if selection is None else selection.weights
     order = generator(seed, "webdataset").permutation(len(indices))

@@ -29,7 +29,8 @@ def chosen_format(option: str, name: str | None, pairs: Iterable[str]) -> dict[s
     """The options of the chosen format; none without one.
 
     Raises:
-        UserError: for an unknown format or option (with the nearest ones), options without a format, or a missing package.
+        UserError: for an unknown format or option (with the nearest ones), a value that cannot be, options without a format,
+            or a missing package.
     """
     texts = split_pairs("--format-option", pairs)
     if name is None:
@@ -37,10 +38,11 @@ def chosen_format(option: str, name: str | None, pairs: Iterable[str]) -> dict[s
             raise UserError(f"--format-option {next(iter(texts))} belongs to a format: add {option} NAME, or leave it out")
         return {}
     from dqas_plugin.lookup import parse_options
-    from dqas_plugin.plugins import plugins
+    from dqas_plugin.plugins import check_options, plugins
 
     exporter = plugins().exporters[name]
     given = parse_options(f"option of the format '{name}'", texts, exporter.options)
+    check_options(exporter, "format", given)
     exporter.check_ready(given)
     return given
 

@@ -93,8 +93,11 @@ def found_format(name: str) -> Importer | DatasetLoader:
 
 def _parsed(reader: Importer | DatasetLoader, form: str, pairs: tuple[str, ...]) -> dict[str, Any]:
     from dqas_plugin.lookup import parse_options
+    from dqas_plugin.plugins import check_options
 
-    return parse_options(f"option of the format '{form}'", options.split_pairs("--option", pairs), reader.options)
+    found = parse_options(f"option of the format '{form}'", options.split_pairs("--option", pairs), reader.options)
+    check_options(reader, "format", found)
+    return found
 
 
 def _read(

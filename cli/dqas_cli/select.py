@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +90,22 @@ def select(
 
     say = partial(click.echo, err=True)
     chosen = pipeline.select(data, method, ratio=ratio, aipc=aipc, recipe=recipe, device=place, report=say, **choices, **own)
-    saved = [chosen.save(out)] if format_ is None else export(format_, splits, chosen, out, **writing)
+    try:
+        saved = [chosen.save(out)] if format_ is None else export(format_, splits, chosen, out, **writing)
+    except UserError as error:
+        if format_ is None:
+            raise
+        raise UserError(f"{error}; {_salvaged(chosen, out)}") from error
     click.echo(summary(chosen, data))
     click.echo(formats.told_files(out, saved))
+
+
+def _salvaged(chosen: Selection, out: Path) -> str:
+    """Where the selection is that could not be written as asked: to choose again may take hours."""
+    kept = next(
+        one for number in count() if not (one := out.with_name(f"{out.name}{f'-{number}' if number else ''}.npz")).exists()
+    )
+    return f"the selection itself is in {chosen.save(kept)}"
 
 
 def check_target(out: Path, force: bool) -> None:

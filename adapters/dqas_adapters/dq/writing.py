@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from dqas_adapters.dq.layout import (
     selection_file,
 )
 from dqas_adapters.dq.origin import describe
+from dqas_plugin.contracts import Bounds
 from dqas_plugin.data import DatasetSplits, IntArray
 from dqas_plugin.errors import UserError
 from dqas_plugin.selection import Selection
@@ -34,7 +36,7 @@ def write(
     images: bool = False,
     imagefolder: bool = False,
     dataset: str = "",
-    fraction: float | None = None,
+    fraction: Annotated[float, Bounds(0, 1, above=True)] | None = None,
     drop_weights: bool = False,
     device: str = "cpu",
 ) -> None:
@@ -104,10 +106,7 @@ def write_bins(folder: Path, bins: Sequence[IntArray], dataset: str) -> list[Pat
 
 def _fraction(wanted: float | None, selection: Selection | None, samples: int) -> float:
     share = 1.0 if selection is None else len(selection) / samples
-    found = share if wanted is None else wanted
-    if not 0.0 < found <= 1.0:
-        raise UserError(f"fraction must be above 0 and at most 1, not {found}")
-    return found
+    return share if wanted is None else wanted
 
 
 def _written(path: Path, values: IntArray) -> Path:
