@@ -364,7 +364,8 @@ def plan(
             listed = method in methods
             chosen: dict[str, Any] = {"method": method, "method_file": _file_digest(method), **own.get(method, {})}
             if "@" in chosen.get("features", ""):
-                chosen["method_file"] = _file_digest(chosen["features"], "@")
+                files = [chosen["method_file"], _file_digest(chosen["features"], "@")]
+                chosen["method_file"] = hashed(files) if all(files) else files[1]
             for variant in variants if listed else [{}]:
                 foreign = foreign_plugins(method, variant.get("allocator", "uniform"), variant.get("refiner"), model)
                 same = {**chosen, **variant, **common, "plugins": foreign}
