@@ -398,7 +398,7 @@ def _file_digest(name: str, mark: str = ":") -> str | None:
     from dqas_plugin.datasets.files import file_digest
 
     rest = name.partition(mark)[2]
-    path = Path(rest)
+    path = Path(rest).expanduser()
     if not rest or not path.is_dir():
         return file_digest(path) if path.is_file() else None
     return hashed([[one.name, file_digest(one)] for one in sorted(path.iterdir()) if one.is_file()])
