@@ -157,9 +157,8 @@ def _plain(image: Image.Image, where: str) -> tuple[Image.Image, tuple[str, ...]
     if image.mode in ("I", "F") or image.mode.startswith("I;") or _stored_deep(image):
         raise UserError(f"{where} has more than 8 bits a channel: convert it to an 8-bit image first")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB"), ("images with transparency were laid on white",)
+        laid = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        return laid.convert("RGB"), ("images with transparency were laid on white",)
     if image.mode in ("1", "L"):
         return image.convert("L"), ()
     if image.mode == "RGB":
