@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,7 @@ one another."""
 
 _SLICE = ("mark", "stackslice")  # what pickletools calls the objects since the last mark
 _MOST_IN_TUPLE = 1_000_000  # values, counted as often as they are in it
+_CALLS = ("REDUCE", "NEWOBJ", "NEWOBJ_EX")
 _LONGEST_CODEC = 40  # characters of such a name
 _ORDERS = ("<", ">", "|", "=")
 
@@ -71,9 +72,9 @@ def read_torch(path: Path, what: str, more: Sequence[Any] = ()) -> Any:
 
 def _is_archive(path: Path, size: int) -> bool:
     """Whether it is a zip file. What torch writes is stored, not compressed: a member that grows when unpacked is a trap."""
-    if not zipfile.is_zipfile(path):
-        return False
     try:
+        if not zipfile.is_zipfile(path):
+            return False
         with zipfile.ZipFile(path) as archive:
             claimed = sum(one.file_size for one in archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
@@ -84,7 +85,9 @@ def _is_archive(path: Path, size: int) -> bool:
 
 
 def _check_growth(path: Path, archived: bool) -> None:
-    """Refuse pickles that make much of little, which torch does not: byte arrays of any length, encodings of encodings, tuples.
+    """Refuse pickles that make much of little, which torch does not: byte arrays of any length, encodings of encodings, tuples,
+    and containers where a function or the name of a storage is due, which it would print in a message, however often they hold
+    one another.
 
     Raises:
         ValueError: if one does.
@@ -103,7 +106,7 @@ def _check_growth(path: Path, archived: bool) -> None:
 
 def _check_pickle(stream: IO[bytes]) -> None:
     encodes = grows = False
-    tuples = _Tuples()
+    followed = _Followed()
     try:
         for kind, argument, _ in pickletools.genops(stream):
             text = argument.decode("latin-1") if isinstance(argument, bytes) else argument if isinstance(argument, str) else ""
@@ -112,41 +115,69 @@ def _check_pickle(stream: IO[bytes]) -> None:
                 grows |= text.endswith(" bytearray")
             elif len(text) < _LONGEST_CODEC:
                 grows |= encodes and _letters(text) in _GROWING
-            grows |= tuples.step(kind, argument) > _MOST_IN_TUPLE
+            grows |= followed.step(kind, argument)
     except (ValueError, IndexError):  # torch stops at the same place
         pass
     if grows:
-        raise ValueError("it makes much of little: byte arrays, encodings of encodings, tuples of tuples")
+        raise ValueError("it makes much of little: byte arrays, encodings of encodings, containers of containers")
 
 
-class _Tuples:
-    """How much there is in every tuple that a pickle makes: its hash takes as long, and nothing can interrupt that.
+class _Value(NamedTuple):
+    """What stands for an object: how much there is in it, counted as often as it is there, and whether it is plain (a number,
+    a text, or a tuple of plain things), a ``global`` (a function or class by its name), or ``made`` otherwise.
+    """
 
-    A stack like that of an unpickler, of these numbers instead of objects; None is a mark.
+    size: int
+    kind: Literal["plain", "global", "made"]
+
+
+_PLAIN, _MADE = _Value(1, "plain"), _Value(1, "made")
+
+
+class _Followed:
+    """A stack like that of an unpickler, of :class:`_Value` instead of objects; None is a mark.
+
+    The hash of a tuple takes as long as there is in it, and nothing can interrupt that.
     """
 
     def __init__(self) -> None:
-        self.stack: list[int | None] = []
-        self.memo: dict[Any, int | None] = {}
+        self.stack: list[_Value | None] = []
+        self.memo: dict[Any, _Value | None] = {}
 
-    def step(self, kind: pickletools.OpcodeInfo, argument: Any) -> int:
-        """Follow an instruction; how much there is in what it leaves on top."""
+    def step(self, kind: pickletools.OpcodeInfo, argument: Any) -> bool:
+        """Follow an instruction; whether it is one of those that :func:`_check_growth` refuses."""
         if kind.name.endswith("GET"):
-            self.stack.append(self.memo.get(argument, 1))
+            self.stack.append(self.memo.get(argument, _PLAIN))
         elif kind.name.endswith("PUT"):
             self.memo[argument] = self.stack[-1]
+        elif kind.name == "MEMOIZE":
+            self.memo[len(self.memo)] = self.stack[-1]
+        elif kind.name == "DUP":
+            self.stack.append(self.stack[-1])
         elif kind.name == "MARK":
             self.stack.append(None)
         else:
-            names = [one.name for one in kind.stack_before]
-            taken = self._since_mark() if "mark" in names else []
-            taken += [self.stack.pop() for name in names if name not in _SLICE]
-            made = 1 + sum(one or 0 for one in taken) if kind.name.startswith("TUPLE") else 1
-            self.stack += [made] * len(kind.stack_after)
-        return (self.stack[-1] or 0) if self.stack else 0
+            return self._made(kind)
+        return False
 
-    def _since_mark(self) -> list[int | None]:
-        taken: list[int | None] = []
+    def _made(self, kind: pickletools.OpcodeInfo) -> bool:
+        names = [one.name for one in kind.stack_before]
+        taken = self._since_mark() if "mark" in names else []
+        taken += [self.stack.pop() for name in names if name not in _SLICE]  # the last one first
+        values = [one for one in taken if one is not None]
+        if "TUPLE" in kind.name:
+            made = _Value(1 + sum(one.size for one in values), "made" if any(one.kind == "made" for one in values) else "plain")
+        elif kind.name in ("GLOBAL", "STACK_GLOBAL"):
+            made = _Value(1, "global")
+        else:
+            made = _MADE if values or kind.name.startswith("EMPTY") or "mark" in names else _PLAIN
+        self.stack += [made] * len(kind.stack_after)
+        odd = kind.name in _CALLS and (not values or values[-1].kind != "global")
+        odd |= kind.name.endswith("PERSID") and any(one.kind == "made" for one in values)
+        return odd or made.size > _MOST_IN_TUPLE
+
+    def _since_mark(self) -> list[_Value | None]:
+        taken: list[_Value | None] = []
         while (one := self.stack.pop()) is not None:
             taken.append(one)
         return taken
