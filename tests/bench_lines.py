@@ -25,7 +25,8 @@ def planned(line: str, dataset: DatasetReference) -> list[Cell]:
     """The cells of the line, on a dataset that must be the one that it names."""
     context, options = parsed(line)
     grid = {one.name: options[one.name] for one in fields(GridSpec) if one.name in options}
-    [spec] = chosen_grids(context, None, grid)
+    with context:
+        [spec] = chosen_grids(context, None, grid)
     arguments = spec.arguments()
     named = {**spec.dataset_options, **({"test_from": spec.test_from} if spec.test_from else {})}
     assert (spec.dataset, options["root"]) == (dataset.name, dataset.root)
