@@ -130,6 +130,8 @@ def unpack(data: bytes, folder: Path) -> None:
             continue
         place = folder.joinpath(*parts)
         try:
+            if not place.parent.resolve().is_relative_to(folder.resolve()):
+                continue  # through a link
             place.parent.mkdir(parents=True, exist_ok=True)
             if arrow:
                 place.unlink(missing_ok=True)
@@ -140,7 +142,7 @@ def unpack(data: bytes, folder: Path) -> None:
             elif not place.is_symlink():
                 place.unlink(missing_ok=True)  # a link of the skeleton's
                 place.write_bytes(content)
-        except OSError:
+        except (OSError, RuntimeError):  # RuntimeError: links in a circle
             continue
 
 
