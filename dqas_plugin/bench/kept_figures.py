@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from dqas_plugin.bench.finished import NUMBERS, Figures, Floats, Kind, Result, line_of, part_of
 from dqas_plugin.bench.grid import Cell
@@ -28,8 +27,6 @@ CREATE TABLE IF NOT EXISTS class_figures (id INTEGER PRIMARY KEY, last BLOB NOT 
 
 ClassFigures = dict[tuple[str, int], tuple[tuple[int, ...], Floats]]
 """Of every way, by line and budget: ascending seeds, and the numbers of every class, float64 ``[n, C]``."""
-
-Places = npt.NDArray[np.intp]
 
 _FLOAT = np.dtype("<f8")
 
@@ -95,14 +92,12 @@ def ways(database: sqlite3.Connection, part: str) -> list[Kept]:
     *found, trainings, numbers = columns
     if not set(map(type, trainings)) <= {str}:
         raise ValueError("a figure is of another kind")
-    shown = table(numbers, NUMBERS)
+    order, found_ways = _ways(found)
+    names, keys = _names(database, part), tuple(trainings[one] for one in order)
+    shown = table([numbers[one] for one in order], NUMBERS)
     if not np.isfinite(shown).all():
         raise ValueError("a figure is no number")
-    names = _names(database, part)
-    kept = []
-    for (line, budget), seeds, cells, first in _ways(found):
-        those = tuple(trainings[one] for one in cells.tolist())
-        kept.append(Kept(names[line], budget, first, seeds, those, shown[cells]))
+    kept = [Kept(names[one.line], one.budget, one.first, one.seeds, keys[one.cells], shown[one.cells]) for one in found_ways]
     return sorted(kept, key=lambda one: one.first)
 
 
@@ -117,8 +112,9 @@ def of_classes(database: sqlite3.Connection, part: str, kind: Kind, classes: int
     if not columns:
         return {}
     *found, values = columns
-    shown, names = table(values, classes), _names(database, part)
-    return {(names[line], budget): (seeds, shown[cells]) for (line, budget), seeds, cells, _ in _ways(found)}
+    order, found_ways = _ways(found)
+    names, shown = _names(database, part), table([values[one] for one in order], classes)
+    return {(names[one.line], one.budget): (one.seeds, shown[one.cells]) for one in found_ways}
 
 
 def keys(database: sqlite3.Connection) -> set[str]:
@@ -136,8 +132,18 @@ def _columns(database: sqlite3.Connection, query: str, part: str) -> list[Sequen
     return list(zip(*database.execute(query, (part,)).fetchall(), strict=True))
 
 
-def _ways(found: Sequence[Sequence[Any]]) -> Iterator[tuple[tuple[int, int], tuple[int, ...], Places, int]]:
-    """Line and budget of every way, the seeds of its cells, ascending, where they are, and the lowest id.
+class _Way(NamedTuple):
+    """Cells that stand side by side, by ascending seed, and the lowest of their ids."""
+
+    line: int
+    budget: int
+    seeds: tuple[int, ...]
+    cells: slice
+    first: int
+
+
+def _ways(found: Sequence[Sequence[Any]]) -> tuple[list[int], list[_Way]]:
+    """An order of the cells in which those of a way stand side by side, and the ways.
 
     Args:
         found: columns of line, budget, seed, id.
@@ -150,10 +156,12 @@ def _ways(found: Sequence[Sequence[Any]]) -> Iterator[tuple[tuple[int, int], tup
     cells = np.array(found, dtype=np.int64)
     order = np.lexsort(cells[::-1])
     lines, budgets, seeds, ids = cells[:, order]
+    ways = []
     others = np.flatnonzero((np.diff(lines) != 0) | (np.diff(budgets) != 0)) + 1
     for start, end in pairwise([0, *others.tolist(), len(order)]):
         way = slice(start, end)
-        yield (int(lines[start]), int(budgets[start])), tuple(seeds[way].tolist()), order[way], int(ids[way].min())
+        ways.append(_Way(int(lines[start]), int(budgets[start]), tuple(seeds[way].tolist()), way, int(ids[way].min())))
+    return order.tolist(), ways
 
 
 _OF_WAY = "line, budget, seed, id"
