@@ -48,8 +48,9 @@ def check_empty(folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and not an empty folder: choose another name")
-    if folder.is_dir() and (os.path.ismount(folder) or folder.samefile(Path.cwd())):
-        what = "the root of a file system" if os.path.ismount(folder) else "the folder you are in"
+    mounted = os.path.ismount(folder)
+    if mounted or (folder.is_dir() and folder.samefile(Path.cwd())):
+        what = "the root of a file system" if mounted else "the folder you are in"
         raise UserError(f"{folder} is {what}, and a new folder cannot take its place: name one inside it")
 
 

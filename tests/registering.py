@@ -19,8 +19,10 @@ def registered(plugin: object, name: str) -> Iterator[None]:
         yield
         return
     plugins().register(plugin, name)
-    yield
-    plugins().unregister(plugin)
+    try:
+        yield
+    finally:
+        plugins().unregister(plugin)
 
 
 plugin = contextmanager(registered)

@@ -19,7 +19,7 @@ from dqas_plugin import ImageDataset, UserError, rank, select
 from dqas_plugin.allocation.problem import Allocation, AllocationProblem
 from dqas_plugin.contracts import Selector, allocator
 from dqas_plugin.hookspecs import hookimpl
-from dqas_plugin.plugins import Plugins, plugins
+from dqas_plugin.plugins import Plugins
 from dqas_plugin.recipes import Recipe
 from dqas_plugin.signals import Signals
 
@@ -200,13 +200,9 @@ def test_counts_that_another_allocator_makes_uneven() -> None:
         def dqas_register_allocators(self, register: Any) -> None:
             register(uneven)
 
-    plugin = Uneven()
-    plugins().register(plugin, "uneven")
-    try:
-        data = toy_family()
+    data = toy_family()
+    with registering.plugin(Uneven(), "uneven"):
         chosen = select(data, "distilled-family", aipc=6, allocator="uneven", recipe=SHORT, model="convnet3-small")
-    finally:
-        plugins().unregister(plugin)
     assert chosen.counts.tolist() == [2, 4, 12]
     check(data, chosen.indices, chosen.counts)
 

@@ -16,7 +16,7 @@ from dqas_plugin.errors import PluginError
 from dqas_plugin.given import read_name, separated
 from dqas_plugin.hookspecs import hookimpl
 from dqas_plugin.lookup import RankingFile, parse_options, resolve_method, resolve_model
-from dqas_plugin.plugins import plugins
+from registering import plugin
 
 
 @pytest.fixture
@@ -32,10 +32,8 @@ def stranger() -> Iterator[None]:
             register("splits", lambda path: digits.load(None))
             register("drawn", lambda path, *, seed=0: Ranking((np.array([seed]),), path.name))
 
-    plugin = Stranger()
-    plugins().register(plugin, "stranger")
-    yield
-    plugins().unregister(plugin)
+    with plugin(Stranger(), "stranger"):
+        yield
 
 
 def test_datasets_by_name_and_options() -> None:
@@ -56,14 +54,10 @@ def test_the_root_is_also_that_of_a_dataset_which_an_option_names(tmp_path: Path
         def dqas_register_datasets(self, register: Any) -> None:
             register("of-another", load, takes_path=True)
 
-    plugin = Stranger()
-    plugins().register(plugin, "stranger")
-    try:
+    with plugin(Stranger(), "stranger"):
         load_dataset("of-another:x")
         load_dataset("of-another:x", tmp_path)
         load_dataset("of-another:x", tmp_path, data_root="elsewhere")
-    finally:
-        plugins().unregister(plugin)
     assert seen == [None, str(tmp_path), "elsewhere"]
 
 

@@ -14,12 +14,12 @@ from dqas_plugin.errors import UserError
 from dqas_plugin.hookspecs import hookimpl
 from dqas_plugin.lookup import resolve_model
 from dqas_plugin.pipeline import SelectionRequest, run_request
-from dqas_plugin.plugins import plugins
 from dqas_plugin.recipes import Prior, Recipe
 from dqas_plugin.refinement import retrained_changes, retrained_error_change
 from dqas_plugin.signals import Signals
 from dqas_plugin.told import YEAR
 from dqas_plugin.trainer import Trainer
+from registering import plugin
 from toys import toy
 
 SHORT = Recipe("short", iterations=6, batch=16, precision="fp32", proxy_epochs=1)
@@ -40,14 +40,10 @@ def test_options_of_a_refiner_reach_it_and_are_written_down() -> None:
 
     options = {"first": 30, "turn": None}
     how: dict[str, Any] = {"budget": 12, "refiner": "from", "refine_share": 0.25}
-    stranger = Stranger()
-    plugins().register(stranger, "stranger")
-    try:
+    with plugin(Stranger(), "stranger"):
         chosen = select(toy(), np.arange(12), **how, refiner_options=options)
         with pytest.raises(UserError, match="unknown option of the refiner 'from' 'frist': did you mean 'first'"):
             select(toy(), "random", **how, refiner_options={"frist": 1})
-    finally:
-        plugins().unregister(stranger)
     assert seen == [(30, None)]
     assert chosen.indices[9:].tolist() == [30, 31, 32]
     assert chosen.provenance["refiner_options"] == options
@@ -89,12 +85,8 @@ def test_a_refiner_gets_the_signals_that_it_needs() -> None:
         def dqas_register_refiners(self, register: Any) -> None:
             register(looks)
 
-    stranger = Stranger()
-    plugins().register(stranger, "stranger")
-    try:
+    with plugin(Stranger(), "stranger"):
         select(toy(), "random", budget=12, refiner="looks", refine_share=0.25, recipe=SHORT)
-    finally:
-        plugins().unregister(stranger)
     [signals] = seen
     assert signals.network is not None
     assert signals.perturbations is not None

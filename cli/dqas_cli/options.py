@@ -63,9 +63,11 @@ def check_effect(does: bool, why_not: str, *names: str) -> None:
     Raises:
         UserError: for the first one.
     """
+    if does:
+        return
     context = click.get_current_context()
     for one in context.command.params:
-        if not does and one.name in names and context.get_parameter_source(one.name) is ParameterSource.COMMANDLINE:
+        if one.name in names and context.get_parameter_source(one.name) is ParameterSource.COMMANDLINE:
             raise UserError(f"{one.opts[0]} has no effect here: {why_not}")
 
 
